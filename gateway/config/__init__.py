@@ -1,0 +1,64 @@
+"""The configuration: one TOML file, overridden by the environment, every key with a unit, a default and bounds.
+
+schema.py     the tables as msgspec Structs; docs/configuration.md is made from them
+load.py       file + environment -> Config; the first thing wrong is a ConfigError naming its key
+checks.py     what one field alone cannot say: pairs of keys, names that must exist, addresses
+reference.py  what is in force, secrets masked; the reference page
+"""
+
+from gateway.config.checks import check, parse_listen
+from gateway.config.load import PREFIX, load
+from gateway.config.reference import masked, reference_markdown
+from gateway.config.schema import (
+    SCOPES,
+    Algorithm,
+    ApiKey,
+    Auth,
+    Channel,
+    Clients,
+    Config,
+    Dedup,
+    Drain,
+    Http,
+    Issuer,
+    Limits,
+    Log,
+    OnAmbiguous,
+    Routes,
+    Scope,
+    Session,
+    Store,
+    Table,
+    Webhook,
+    Websocket,
+)
+
+__all__ = [
+    "PREFIX",
+    "SCOPES",
+    "Algorithm",
+    "ApiKey",
+    "Auth",
+    "Channel",
+    "Clients",
+    "Config",
+    "Dedup",
+    "Drain",
+    "Http",
+    "Issuer",
+    "Limits",
+    "Log",
+    "OnAmbiguous",
+    "Routes",
+    "Scope",
+    "Session",
+    "Store",
+    "Table",
+    "Webhook",
+    "Websocket",
+    "check",
+    "load",
+    "masked",
+    "parse_listen",
+    "reference_markdown",
+]

@@ -1,0 +1,184 @@
+"""What one field alone cannot say: pairs of keys, names that must exist, addresses, key material."""
+
+import base64
+import binascii
+import ipaddress
+import math
+import re
+from collections.abc import Iterator
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.config.schema import Auth, Config, Http, Issuer, Webhook, Websocket
+from gateway.errors import ConfigError
+
+# one thing that is wrong: the key, and why
+Problem = tuple[str, str]
+
+MIN_HMAC_BYTES = 32  # RFC 7518 3.2: a key at least as long as the hash
+MIN_API_SECRET = 16
+_CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_KEY_SOURCES = ("secret", "public_key", "public_key_file", "jwks_file", "jwks_url")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` as (host, port). Raises ConfigError."""
+    host, colon, digits = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError("an IPv6 address needs brackets: [::1]:8080")
+    port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else -1
+    if not colon or not host or not 0 <= port <= 65535:
+        raise ConfigError("must be host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    return host, port
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for the first thing that is wrong, naming its key."""
+    for key, why in _problems(config):
+        raise ConfigError(f"{key}: {why}", field=key)
+
+
+def _problems(config: Config) -> Iterator[Problem]:
+    yield from _listener("http", config.http)
+    yield from _listener("websocket", config.websocket)
+    yield from _websocket(config.websocket)
+    if config.store.url != "sqlite":
+        yield "store.url", "must be `sqlite`"
+    yield from _auth(config.auth)
+    session, limits, drain = config.session, config.limits, config.drain
+    if session.window > limits.max_window:
+        yield "session.window", "must not be above limits.max_window"
+    if session.ack_wait_max < session.ack_wait:
+        yield "session.ack_wait_max", "must not be below session.ack_wait"
+    if limits.ndjson_line_bytes < limits.max_payload:
+        yield "limits.ndjson_line_bytes", "must not be below limits.max_payload"
+    if limits.max_frame_bytes < limits.max_payload:
+        yield "limits.max_frame_bytes", "must not be below limits.max_payload"
+    if config.http.max_body_bytes < limits.max_payload:
+        yield "http.max_body_bytes", "must not be below limits.max_payload"
+    if limits.publish_burst < limits.batch:
+        yield "limits.publish_burst", "must not be below limits.batch, or a full batch could never pass"
+    first, last = drain.after
+    if not (math.isfinite(first) and math.isfinite(last) and 0 <= first <= last <= 3600):
+        yield "drain.after", "must be two durations, the shorter first, at most 3600"
+    elif drain.timeout < last:
+        yield "drain.timeout", "must not be below the end of drain.after"
+    yield from _channels(config)
+
+
+def _listener(table: str, listener: Http | Websocket) -> Iterator[Problem]:
+    try:
+        parse_listen(listener.listen)
+    except ConfigError as error:
+        yield f"{table}.listen", error.detail
+    if bool(listener.tls_cert) != bool(listener.tls_key):
+        missing = "tls_key" if listener.tls_cert else "tls_cert"
+        yield f"{table}.{missing}", "TLS needs both tls_cert and tls_key"
+
+
+def _websocket(websocket: Websocket) -> Iterator[Problem]:
+    for i, origin in enumerate(websocket.origins):
+        if not _ORIGIN.fullmatch(origin):
+            yield (
+                f"websocket.origins[{i}]",
+                "must be scheme://host or scheme://host:port, in lower case, no path",
+            )
+    for i, network in enumerate(websocket.trusted_proxies):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield f"websocket.trusted_proxies[{i}]", "must be an address or a network, such as 10.0.0.0/8"
+
+
+def _auth(auth: Auth) -> Iterator[Problem]:
+    if auth.jwt_secret and len(auth.jwt_secret.encode()) < MIN_HMAC_BYTES:
+        yield "auth.jwt_secret", f"must have at least {MIN_HMAC_BYTES} bytes"
+    ids: set[str] = set()
+    for i, key in enumerate(auth.api_keys):
+        at = f"auth.api_keys[{i}]"
+        if key.id in ids:
+            yield f"{at}.id", "is used twice"
+        ids.add(key.id)
+        if bool(key.secret) == bool(key.secret_sha256):
+            yield at, "needs exactly one of secret and secret_sha256"
+        if key.secret and len(key.secret) < MIN_API_SECRET:
+            yield f"{at}.secret", f"must have at least {MIN_API_SECRET} characters"
+    names: set[str] = set()
+    for i, issuer in enumerate(auth.issuers):
+        at = f"auth.issuers[{i}]"
+        if issuer.name in names:
+            yield f"{at}.name", "is used twice"
+        names.add(issuer.name)
+        yield from _issuer(at, issuer)
+
+
+def _issuer(at: str, issuer: Issuer) -> Iterator[Problem]:
+    given = [source for source in _KEY_SOURCES if getattr(issuer, source)]
+    if len(given) != 1:
+        yield at, f"needs exactly one of {', '.join(_KEY_SOURCES)}"
+    # a public key taken for an HMAC secret would let anyone sign (RFC 8725 2.1)
+    if ("HS256" in issuer.algorithms) != bool(issuer.secret) or (
+        issuer.secret and len(issuer.algorithms) > 1
+    ):
+        yield f"{at}.algorithms", "HS256 goes with secret, alone; the others go with public keys"
+    if issuer.secret and len(issuer.secret.encode()) < MIN_HMAC_BYTES:
+        yield f"{at}.secret", f"must have at least {MIN_HMAC_BYTES} bytes"
+    if issuer.jwks_url:
+        url = _url(issuer.jwks_url)
+        if url is None or (url.scheme == "http" and not _loopback(url.hostname or "")):
+            yield f"{at}.jwks_url", "must be an https URL (http on this machine), without user or password"
+
+
+def _channels(config: Config) -> Iterator[Problem]:
+    for name, channel in config.channels.items():
+        if not _CHANNEL.fullmatch(name):
+            yield f"channels.{name}", "a channel name is a lower-case letter, then at most 31 of a-z 0-9 _ -"
+        yield from _webhook(f"channels.{name}", channel)
+    seen: set[str] = set()
+    for i, name in enumerate(config.routes.default):
+        if name not in config.channels:
+            known = ", ".join(sorted(config.channels)) or "none"
+            yield f"routes.default[{i}]", f"no channel is called `{name}`; known: {known}"
+        if name in seen:
+            yield f"routes.default[{i}]", f"`{name}` is in the chain twice"
+        seen.add(name)
+
+
+def _webhook(at: str, webhook: Webhook) -> Iterator[Problem]:
+    if _url(webhook.url) is None:
+        yield f"{at}.url", "must be an http or https URL, without user or password"
+    secrets = (webhook.secret,) if isinstance(webhook.secret, str) else webhook.secret
+    if not secrets or not all(_standard_secret(secret) for secret in secrets):
+        yield f"{at}.secret", "must be `whsec_` and base64 of 24 to 64 bytes, or a list of such"
+    if webhook.backoff_max < webhook.backoff_base:
+        yield f"{at}.backoff_max", "must not be below backoff_base"
+
+
+def _standard_secret(secret: str) -> bool:
+    """Whether this is a symmetric secret as Standard Webhooks writes it."""
+    prefix, _, encoded = secret.partition("_")
+    try:
+        return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _url(text: str) -> SplitResult | None:
+    """An absolute http or https URL without credentials, or None."""
+    try:
+        url = urlsplit(text)
+        valid = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        return None
+    if not valid or "@" in url.netloc or not text.isprintable() or " " in text:
+        return None
+    return url
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

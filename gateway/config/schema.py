@@ -1,0 +1,409 @@
+"""The tables of the configuration. Each field carries its meaning, unit and bounds: docs/configuration.md shows them.
+
+Durations are seconds, sizes bytes. Secrets are marked, and never appear in a repr, a log line or `bot-gateway check`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import fields
+
+from gateway.model import MAX_CHAIN, MAX_TTL, ChannelName
+
+MASK = "•••"
+MAX_WINDOW = 32_767
+DAY = 86400.0
+KIB = 1024
+MIB = 1024 * KIB
+
+# a URL that a person can hide a password in is shown without its query
+Hidden = Literal["", "all", "query"]
+
+
+def about(text: str, unit: str = "", *, hide: Hidden = "", **bounds: Any) -> Meta:
+    """What a key means. `hide`: `all` for a secret, `query` for a URL whose query may hold one."""
+    return Meta(description=text, extra={"unit": unit, "hide": hide}, **bounds)
+
+
+def hidden(value: Any, hide: Hidden) -> Any:
+    """`value` as it may be shown."""
+    if not hide or not value:
+        return value
+    if isinstance(value, tuple):
+        return tuple(hidden(v, hide) for v in value)
+    if hide == "query":
+        address, mark, _ = value.partition("?")
+        return address + mark + MASK if mark else value
+    return MASK
+
+
+def hide_of(kind: Any) -> Hidden:
+    """How much of a field is hidden, given its annotated type."""
+    hide: Hidden = (meaning(kind).extra or {})["hide"]
+    return hide
+
+
+def meaning(kind: Any) -> Meta:
+    """What `about` says of a field, given its annotated type."""
+    meta: Meta = kind.__metadata__[0]
+    return meta
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration. Its repr, and what rich shows of it, hide secrets."""
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+        )
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(f.name, hidden(getattr(self, f.name), hide_of(f.type))) for f in fields(self)]
+
+
+class Http(Table, frozen=True, kw_only=True):
+    """The inner side: API, metrics. Keep it inside."""
+
+    listen: Annotated[str, about("where to listen, `host:port` or `[v6]:port`; port 0 takes a free one")] = (
+        "127.0.0.1:8081"
+    )
+    tls_cert: Annotated[str, about("PEM file with the certificate chain; empty: no TLS")] = ""
+    tls_key: Annotated[str, about("PEM file with the private key")] = ""
+    max_header_bytes: Annotated[
+        int, about("size of one header line of a request: 400 above it", "bytes", ge=KIB, le=MIB)
+    ] = 16 * KIB
+    max_body_bytes: Annotated[
+        int,
+        about(
+            "size of a request body: 413 above it; an NDJSON stream may be longer",
+            "bytes",
+            ge=KIB,
+            le=1024 * MIB,
+        ),
+    ] = 16 * MIB
+
+
+class Websocket(Table, frozen=True, kw_only=True):
+    """The outer side: `/ws` and `/healthz`."""
+
+    listen: Annotated[str, about("where to listen, `host:port` or `[v6]:port`; port 0 takes a free one")] = (
+        "127.0.0.1:8080"
+    )
+    origins: Annotated[
+        tuple[str, ...],
+        about(
+            "what a browser's Origin may be, such as `https://app.example`; others get 403. Bots send no Origin"
+        ),
+    ] = ()
+    tls_cert: Annotated[str, about("PEM file with the certificate chain; empty: no TLS")] = ""
+    tls_key: Annotated[str, about("PEM file with the private key")] = ""
+    compression: Annotated[
+        bool, about("offer permessage-deflate; costs CPU and tens of KiB a connection")
+    ] = False
+    max_connections: Annotated[
+        int, about("open connections at once: 503 above it", "connections", ge=1, le=1_000_000)
+    ] = 20_000
+    handshakes_per_second: Annotated[
+        float,
+        about("handshakes from one address, in the long run: 429 above it", "per second", ge=0.01, le=1e6),
+    ] = 100.0
+    handshake_burst: Annotated[
+        int, about("handshakes from one address at once", "handshakes", ge=1, le=1_000_000)
+    ] = 1000
+    hello_timeout: Annotated[
+        float,
+        about("time for the opening handshake, and then for `hello`: close 4004", "s", ge=0.05, le=300),
+    ] = 5.0
+    buffer_limit: Annotated[
+        int, about("written but not taken by the peer, a connection", "bytes", ge=4 * KIB, le=256 * MIB)
+    ] = MIB
+    stall_timeout: Annotated[
+        float, about("how long a peer may take nothing of a full buffer: close 4001", "s", ge=0.05, le=3600)
+    ] = 10.0
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        about("networks whose `X-Forwarded-For` names the client's address, such as `10.0.0.0/8`"),
+    ] = ()
+
+
+class Store(Table, frozen=True, kw_only=True):
+    """What is kept, and for how long."""
+
+    url: Annotated[str, about("`sqlite`: a file in `data_dir`")] = "sqlite"
+    retention: Annotated[
+        float, about("how long a message keeps its row after its end", "s", ge=0, le=MAX_TTL)
+    ] = DAY
+    dead_letter_retention: Annotated[
+        float, about("how long a dead letter can be read and replayed", "s", ge=0, le=10 * MAX_TTL)
+    ] = 30 * DAY
+    max_rows: Annotated[
+        int,
+        about(
+            "rows of messages; above it the oldest that have ended go early, never a pending one",
+            "rows",
+            ge=1000,
+        ),
+    ] = 10_000_000
+
+
+Scope = Literal["publish", "read", "admin"]
+SCOPES: tuple[Scope, ...] = ("publish", "read", "admin")
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+
+class ApiKey(Table, frozen=True, kw_only=True):
+    """A backend's key, presented as `Authorization: Bearer id.secret`."""
+
+    id: Annotated[str, about("name of the key", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
+    secret: Annotated[
+        str, about("at least 16 characters; or `secret_sha256`", hide="all", max_length=256)
+    ] = ""
+    secret_sha256: Annotated[
+        str,
+        about("SHA-256 of the secret, 64 hexadecimal digits", hide="all", pattern=r"^([0-9a-fA-F]{64})?\Z"),
+    ] = ""
+    scopes: Annotated[tuple[Scope, ...], about("what it may: `publish`, `read`, `admin`", min_length=1)]
+
+
+class Issuer(Table, frozen=True, kw_only=True):
+    """Somebody else who signs tokens of clients. Exactly one source of keys; a token never chooses it."""
+
+    name: Annotated[str, about("the `iss` claim, exactly", min_length=1, max_length=512)]
+    algorithms: Annotated[
+        tuple[Algorithm, ...],
+        about("accepted algorithms; `HS256` with `secret` and only there", min_length=1),
+    ]
+    secret: Annotated[str, about("for `HS256`, at least 32 bytes", hide="all")] = ""
+    public_key: Annotated[str, about("one public key, PEM")] = ""
+    public_key_file: Annotated[str, about("file with one public key, PEM")] = ""
+    jwks_file: Annotated[str, about("file with a JSON Web Key Set")] = ""
+    jwks_url: Annotated[
+        str, about("where the JSON Web Key Set is; https, or http on this machine", hide="query")
+    ] = ""
+    refresh: Annotated[
+        float, about("how old a key set may be before it is read again", "s", ge=1, le=7 * DAY)
+    ] = 300.0
+
+
+class Auth(Table, frozen=True, kw_only=True):
+    """Who may connect and who may publish."""
+
+    jwt_secret: Annotated[
+        str,
+        about(
+            "signs the tokens this gateway mints (HS256), at least 32 bytes; made on the first start",
+            hide="all",
+        ),
+    ] = ""
+    audience: Annotated[str, about("the `aud` a token must name; empty: none", max_length=512)] = ""
+    leeway: Annotated[
+        float, about("how far a clock may be off when `nbf` and `iat` are checked", "s", ge=0, le=300)
+    ] = 5.0
+    api_keys: Annotated[
+        tuple[ApiKey, ...],
+        about("keys of backends; where there is none, `backend` is made on the first start"),
+    ] = ()
+    issuers: Annotated[tuple[Issuer, ...], about("others whose tokens are accepted")] = ()
+
+
+class Session(Table, frozen=True, kw_only=True):
+    """What the gateway does for a client between and during its connections."""
+
+    window: Annotated[
+        int, about("unacked messages of a client that names no window", "messages", ge=1, le=MAX_WINDOW)
+    ] = 64
+    ack_wait: Annotated[
+        float, about("how long the lowest unsettled seq may wait for its ack at first", "s", ge=0.01, le=3600)
+    ] = 10.0
+    ack_wait_max: Annotated[float, about("where the doubling of `ack_wait` ends", "s", ge=0.01, le=86400)] = (
+        60.0
+    )
+    deliver_max: Annotated[
+        int,
+        about(
+            "timeouts and nacks of one message until its fallback or the dead letters", "times", ge=1, le=1000
+        ),
+    ] = 5
+    offline_deadline: Annotated[
+        float,
+        about("how long a client may be away until its messages are handed over", "s", ge=0, le=MAX_TTL),
+    ] = 30.0
+    heartbeat: Annotated[
+        float, about("between pings; silence of 1.75 times this closes 4002", "s", ge=0.05, le=3600)
+    ] = 25.0
+    expiry: Annotated[
+        float, about("how long a session waits for its client: then a new epoch", "s", ge=0.05, le=MAX_TTL)
+    ] = 7 * DAY
+    crash_max: Annotated[
+        int,
+        about(
+            "connections a message may end as their lowest unsettled: then dead, `poison`",
+            "times",
+            ge=1,
+            le=1000,
+        ),
+    ] = 20
+
+
+class Clients(Table, frozen=True, kw_only=True):
+    """Who may be addressed."""
+
+    strict: Annotated[
+        bool, about("refuse messages to clients that have neither a record nor ever connected")
+    ] = False
+    max: Annotated[
+        int, about("clients the store may know: 429 above it for a new one", "clients", ge=1, le=100_000_000)
+    ] = 1_000_000
+
+
+class Dedup(Table, frozen=True, kw_only=True):
+    """Deduplication keys."""
+
+    window: Annotated[float, about("how long a `key` is remembered", "s", ge=0, le=MAX_TTL)] = DAY
+
+
+class Routes(Table, frozen=True, kw_only=True):
+    """Fallback chains."""
+
+    default: Annotated[
+        tuple[ChannelName, ...],
+        about("channels tried in order for messages that name none; empty: they wait", max_length=MAX_CHAIN),
+    ] = ()
+
+
+class Limits(Table, frozen=True, kw_only=True):
+    """What is bounded beside the listeners. What was accepted stays, whatever limit is met later."""
+
+    max_payload: Annotated[int, about("size of one message: 413 above it", "bytes", ge=256, le=16 * MIB)] = (
+        64 * KIB
+    )
+    max_window: Annotated[
+        int, about("window a client can ask for; a larger wish gets this", "messages", ge=1, le=MAX_WINDOW)
+    ] = 1024
+    max_frame_bytes: Annotated[
+        int, about("size of a frame from a client: close 1009", "bytes", ge=KIB, le=256 * MIB)
+    ] = MIB
+    batch: Annotated[
+        int, about("messages in one array or `pub` frame: 413 above it", "messages", ge=1, le=100_000)
+    ] = 10_000
+    queue_per_client: Annotated[
+        int, about("pending messages of one client: 429 `queue_full`", "messages", ge=1, le=10_000_000)
+    ] = 100_000
+    publish_rate: Annotated[
+        float,
+        about("messages of one publisher in the long run: 429 `rate_limited`", "per second", ge=0.01, le=1e9),
+    ] = 5000.0
+    publish_burst: Annotated[
+        int, about("messages of one publisher at once", "messages", ge=1, le=1_000_000_000)
+    ] = 20_000
+    intake_bytes: Annotated[
+        int, about("bodies waiting for a commit, together: 503 above it", "bytes", ge=MIB, le=64 * 1024 * MIB)
+    ] = 64 * MIB
+    ndjson_line_bytes: Annotated[
+        int,
+        about("one line of an NDJSON stream: refused, the next one is read", "bytes", ge=512, le=64 * MIB),
+    ] = 128 * KIB
+    ndjson_unread: Annotated[
+        int, about("answers an NDJSON sender may leave unread: the stream ends", "lines", ge=1, le=1_000_000)
+    ] = 10_000
+    sse_clients: Annotated[
+        int, about("readers of `/v1/events` at once: 503 above it", "readers", ge=0, le=100_000)
+    ] = 100
+    sse_ring: Annotated[
+        int, about("events kept for `Last-Event-ID`; older: `reset`", "events", ge=1, le=10_000_000)
+    ] = 10_000
+    head_messages: Annotated[
+        int,
+        about(
+            "queued messages of one session held in memory; the rest stays in the store",
+            "messages",
+            ge=1,
+            le=MAX_WINDOW,
+        ),
+    ] = 256
+    head_bytes: Annotated[int, about("their bodies, a session", "bytes", ge=KIB, le=1024 * MIB)] = MIB
+    notify_entries: Annotated[
+        int,
+        about(
+            "status reports kept for one publisher; above it the newest are dropped and counted",
+            "entries",
+            ge=1,
+            le=10_000_000,
+        ),
+    ] = 100_000
+
+
+class Log(Table, frozen=True, kw_only=True):
+    """Log lines go to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], about("the lowest level written")] = "info"
+    format: Annotated[
+        Literal["auto", "console", "json"], about("`auto`: `console` on a terminal, else `json`")
+    ] = "auto"
+
+
+class Drain(Table, frozen=True, kw_only=True):
+    """Leaving gracefully, on SIGTERM."""
+
+    after: Annotated[tuple[float, float], about("range in which `goaway` asks clients to reconnect", "s")] = (
+        0.5,
+        5.0,
+    )
+    timeout: Annotated[
+        float, about("until connections that are left are closed with 4000", "s", ge=0, le=3600)
+    ] = 10.0
+
+
+OnAmbiguous = Literal["retry", "next", "stop"]
+
+
+class Webhook(Table, frozen=True, kw_only=True, tag_field="kind", tag="webhook"):
+    """A Standard Webhooks receiver."""
+
+    url: Annotated[str, about("where to POST; http or https", hide="query", max_length=2048)]
+    secret: Annotated[
+        str | tuple[str, ...],
+        about("`whsec_` and base64 of 24 to 64 bytes; a list while it is rotated, each signs", hide="all"),
+    ]
+    allow_private: Annotated[bool, about("allow addresses that are not public")] = False
+    timeout: Annotated[float, about("for one attempt, whole", "s", ge=0.05, le=300)] = 15.0
+    concurrency: Annotated[int, about("attempts open at once", "attempts", ge=1, le=1000)] = 16
+    max_attempts: Annotated[
+        int,
+        about("attempts until the next channel of the chain or the dead letters", "attempts", ge=1, le=1000),
+    ] = 8
+    backoff_base: Annotated[
+        float, about("the first pause is up to this, then doubling, full jitter", "s", ge=0.001, le=86400)
+    ] = 1.0
+    backoff_max: Annotated[float, about("where the doubling ends", "s", ge=0.001, le=86400)] = 300.0
+    on_ambiguous: Annotated[
+        OnAmbiguous,
+        about("what follows an attempt that may or may not have arrived: `retry`, `next` channel, or `stop`"),
+    ] = "retry"
+
+
+# every kind of channel; a second one makes this a tagged union
+Channel = Webhook
+
+
+class Config(Table, frozen=True, kw_only=True):
+    """Everything that can be configured."""
+
+    data_dir: Annotated[
+        str,
+        about(
+            "folder of the database and the generated secrets; relative to the working folder", min_length=1
+        ),
+    ] = "data"
+    http: Annotated[Http, about("the inner listener")] = Http()
+    websocket: Annotated[Websocket, about("the outer listener")] = Websocket()
+    store: Annotated[Store, about("the store")] = Store()
+    auth: Annotated[Auth, about("tokens and keys")] = Auth()
+    session: Annotated[Session, about("sessions")] = Session()
+    clients: Annotated[Clients, about("clients")] = Clients()
+    dedup: Annotated[Dedup, about("deduplication")] = Dedup()
+    routes: Annotated[Routes, about("fallback chains")] = Routes()
+    limits: Annotated[Limits, about("limits")] = Limits()
+    log: Annotated[Log, about("the log")] = Log()
+    drain: Annotated[Drain, about("draining")] = Drain()
+    channels: Annotated[dict[str, Channel], about("fallback channels by name")] = {}

@@ -1,0 +1,205 @@
+"""What `/metrics` says. Counting is plain integers on the hot path; a collector reads them when somebody scrapes.
+
+Names follow Prometheus: base units, `_total` for counters. No label carries a client id, a message id or an address.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.ids import encode_id
+from gateway.model import STATUS_NAMES, Status
+from gateway.observe.log import get_logger
+from gateway.ports import Commit
+
+LATENCY_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000, 600_000, 86_400_000)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+class Buckets:
+    """A histogram of integers: one bisect and two additions an observation."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0
+
+    def add(self, value: int) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def family(self, name: str, text: str, unit: float) -> HistogramMetricFamily:
+        """As Prometheus wants it: cumulative, in base units (`unit` base units to one of ours)."""
+        out: list[tuple[str, float]] = []
+        total = 0
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            total += count
+            out.append((f"{bound * unit:g}", float(total)))
+        out.append(("+Inf", float(total + self.counts[-1])))
+        return HistogramMetricFamily(name, text, buckets=out, sum_value=self.sum * unit)
+
+
+class Watch:
+    """The hub's Observer: counts, and a log line for what an operator looks for."""
+
+    def __init__(self) -> None:
+        self._log = get_logger("messages")
+        self.statuses: dict[tuple[int, str], int] = {}
+        self.attempts: dict[tuple[str, str], int] = {}
+        self.ack_ms = Buckets(LATENCY_MS)
+        self.commit_ms = Buckets(LATENCY_MS)
+        self.commit_size = Buckets(SIZES)
+        self.lag_ms = Buckets(LATENCY_MS)
+        self.trace_root = ""
+
+    def committed(self, commit: Commit, seconds: float) -> None:
+        self.commit_ms.add(round(seconds * 1000))
+        self.commit_size.add(
+            len(commit.appends) + len(commit.settles) + len(commit.ops) + sum(len(b[2]) for b in commit.binds)
+        )
+
+    def acked(self, elapsed: int) -> None:
+        self.ack_ms.add(elapsed)
+
+    def attempt(self, channel: str, kind: str) -> None:
+        key = (channel, kind)
+        self.attempts[key] = self.attempts.get(key, 0) + 1
+
+    def lag(self, elapsed: int) -> None:
+        """The loop came `elapsed` ms late to a timer."""
+        self.lag_ms.add(elapsed)
+
+    def status(self, id: int, client: str, sender: str, status: int, at: int, via: str, why: str) -> None:
+        key = (status, via)
+        self.statuses[key] = self.statuses.get(key, 0) + 1
+        if status in _TOLD:
+            self._log.info(
+                STATUS_NAMES[status],
+                message=encode_id(id),
+                trace=f"{self.trace_root}{id:016x}",
+                client=client,
+                via=via or None,
+                why=why or None,
+            )
+
+
+# what is logged at `info`: what did not simply reach its client
+_TOLD = {Status.HANDED_OVER, Status.PROVIDER_DELIVERED, Status.EXPIRED, Status.CANCELLED, Status.DEAD}
+
+# figure -> (metric, help, counter?, base units to one of ours)
+_HUB = {
+    "accepted": ("messages_accepted", "Messages accepted, status reports included.", True, 1),
+    "refused": ("publishes_refused", "Publishes refused.", True, 1),
+    "delivered": ("frames_delivered", "Messages, statuses and gaps written to connections.", True, 1),
+    "acked": ("messages_acked", "Messages acked by their clients.", True, 1),
+    "redelivered": ("messages_redelivered", "Redeliveries after an ack timeout.", True, 1),
+    "handed_over": ("messages_handed_over", "Messages handed over to their fallback chain.", True, 1),
+    "resumed": ("sessions_resumed", "Welcomes that resumed a session.", True, 1),
+    "epochs": ("sessions_begun", "Welcomes that began an epoch.", True, 1),
+    "reports_dropped": (
+        "status_reports_dropped",
+        "Status reports over the limit of their publisher.",
+        True,
+        1,
+    ),
+    "commits": ("commits", "Commits that reached the disk.", True, 1),
+    "commit_failures": ("commit_failures", "Commits that failed.", True, 1),
+    "purged": ("rows_purged", "Rows purged after their retention.", True, 1),
+    "clock_steps": ("clock_steps", "Forward steps of the wall clock that were followed.", True, 1),
+    "due_lateness_ms": ("due_lateness_seconds", "How late the last due row was looked at.", False, 0.001),
+    "connections": ("connections", "Open connections.", False, 1),
+    "queued": ("messages_queued", "Messages waiting for their clients.", False, 1),
+    "queue_deepest": ("queue_deepest", "Messages waiting for the client with the most.", False, 1),
+    "in_flight": ("messages_in_flight", "Messages bound to a seq and unsettled.", False, 1),
+    "intake_bytes": ("intake_bytes", "Bodies waiting for a commit.", False, 1),
+}
+
+
+class _Collector(Collector):
+    def __init__(
+        self,
+        watch: Watch,
+        hub: Callable[[], Mapping[str, float]],
+        ready: Callable[[], str],
+        parts: Mapping[str, Callable[[], Mapping[str, object]]],
+    ) -> None:
+        self._watch = watch
+        self._hub = hub
+        self._ready = ready
+        self._parts = parts
+
+    def collect(self) -> Iterable[Metric]:
+        yield InfoMetricFamily("botgw_build", "The running version.", {"version": __version__})
+        yield GaugeMetricFamily("botgw_ready", "1 where /readyz says ok.", 0 if self._ready() else 1)
+        yield from self._of_hub()
+        yield from self._of_watch()
+        for part, figures in self._parts.items():
+            yield from _flat(part, figures())
+
+    def _of_hub(self) -> Iterable[Metric]:
+        states = GaugeMetricFamily("botgw_sessions", "Known sessions by state.", labels=["state"])
+        for key, value in self._hub().items():
+            if key.startswith("sessions_"):
+                states.add_metric([key.removeprefix("sessions_")], value)
+                continue
+            name, text, counter, unit = _HUB[key]
+            family = CounterMetricFamily if counter else GaugeMetricFamily
+            yield family(f"botgw_{name}", text, value * unit)
+        yield states
+
+    def _of_watch(self) -> Iterable[Metric]:
+        watch = self._watch
+        statuses = CounterMetricFamily(
+            "botgw_statuses", "Status changes committed.", labels=["status", "via"]
+        )
+        for (status, via), count in watch.statuses.items():
+            statuses.add_metric([STATUS_NAMES[status], via], count)
+        yield statuses
+        attempts = CounterMetricFamily(
+            "botgw_attempts", "Attempts at fallback channels by outcome.", labels=["channel", "outcome"]
+        )
+        for (channel, kind), count in watch.attempts.items():
+            attempts.add_metric([channel, kind], count)
+        yield attempts
+        yield watch.ack_ms.family("botgw_ack_seconds", "From acceptance to the client's ack.", 0.001)
+        yield watch.commit_ms.family("botgw_commit_seconds", "From submission to durability.", 0.001)
+        yield watch.commit_size.family("botgw_commit_operations", "Operations in a commit.", 1)
+        yield watch.lag_ms.family("botgw_loop_lag_seconds", "How late the event loop is.", 0.001)
+
+
+def _flat(part: str, figures: Mapping[str, object]) -> Iterable[Metric]:
+    """The figures of a part: numbers, or numbers by one label."""
+    for key, value in figures.items():
+        name = f"botgw_{part}_{key}"
+        if isinstance(value, int | float):
+            yield GaugeMetricFamily(name, f"{part}: {key.replace('_', ' ')}.", value)
+        elif isinstance(value, Mapping):
+            family = GaugeMetricFamily(name, f"{part}: {key.replace('_', ' ')}.", labels=["of"])
+            for label, count in value.items():
+                if isinstance(count, int | float):
+                    family.add_metric([str(label)], count)
+            yield family
+
+
+def exposition(
+    watch: Watch,
+    hub: Callable[[], Mapping[str, float]],
+    ready: Callable[[], str],
+    parts: Mapping[str, Callable[[], Mapping[str, object]]],
+) -> Callable[[], bytes]:
+    """The text of `/metrics`, made anew at each call. `parts`: figures of the store, the listeners, the dispatcher."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(watch, hub, ready, parts))
+    return lambda: generate_latest(registry)

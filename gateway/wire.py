@@ -1,0 +1,278 @@
+"""The frames of PROTOCOL 3, shared by the transports.
+
+Client to gateway they are Structs told apart by `t`; gateway to client they are written straight into bytes,
+since there the hot path is. Both encodings have the same structures: msgpack frames are made from the JSON
+ones, except for acks and publishes on their way in, which msgspec reads as they are.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from gateway.errors import GatewayError, Invalid
+from gateway.ids import encode_id
+from gateway.model import MAX_DEPTH, PRIORITIES, Item, Kind, Publish
+
+JSON = "botgw.v1.json"
+MSGPACK = "botgw.v1.msgpack"
+
+Seq = Annotated[int, Meta(ge=0, le=1 << 53)]
+Why = Annotated[str, Meta(max_length=256)]
+Token = Annotated[str, Meta(max_length=8192)]
+
+
+class Hello(Struct, tag_field="t", tag="hello", forbid_unknown_fields=True):
+    token: Token | None = None
+    resume: Annotated[str, Meta(max_length=128)] | None = None
+    epoch: Annotated[str, Meta(max_length=64)] | None = None
+    ack: Seq | None = None
+    window: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    pools: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=64)] | None = None
+    c: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class Ack(Struct, tag_field="t", tag="ack", forbid_unknown_fields=True, gc=False):
+    seq: Seq | None = None
+    seqs: Annotated[list[Seq], Meta(max_length=65535)] | None = None
+
+
+class Nack(Struct, tag_field="t", tag="nack", forbid_unknown_fields=True):
+    seq: Seq
+    delay: Annotated[float, Meta(ge=0, le=86400)] = 0.0
+    why: Why = ""
+
+
+class Reject(Struct, tag_field="t", tag="reject", forbid_unknown_fields=True):
+    seq: Seq
+    why: Why = ""
+
+
+class Working(Struct, tag_field="t", tag="working", forbid_unknown_fields=True):
+    seq: Seq
+
+
+class ReadFrame(Struct, tag_field="t", tag="read", forbid_unknown_fields=True):
+    ids: Annotated[list[Annotated[str, Meta(max_length=13)]], Meta(max_length=1000)]
+
+
+class PubEntry(Publish, forbid_unknown_fields=True, kw_only=True):
+    """One message of a `pub` frame; `ref` comes back in its `ok` or `err`."""
+
+    ref: Annotated[str, Meta(max_length=64)] | Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
+
+
+class Pub(Struct, tag_field="t", tag="pub", forbid_unknown_fields=True):
+    m: list[PubEntry]
+
+
+class LoosePub(Struct, tag_field="t", tag="pub", forbid_unknown_fields=True):
+    """The same frame with its messages unread: where one of them is bad, the others still count."""
+
+    m: list[Raw]
+
+
+class LooseEntry(Struct):
+    ref: Any = None
+
+
+class NewToken(Struct, tag_field="t", tag="token", forbid_unknown_fields=True):
+    token: Token
+
+
+class Ping(Struct, tag_field="t", tag="ping", forbid_unknown_fields=True):
+    pass
+
+
+class Bye(Struct, tag_field="t", tag="bye", forbid_unknown_fields=True):
+    end: bool = False
+
+
+Inbound = Hello | Ack | Nack | Reject | Working | ReadFrame | Pub | NewToken | Ping | Bye
+
+_json_any = msgspec.json.Decoder()
+_json_encode = msgspec.json.Encoder().encode
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+_msgpack_any = msgspec.msgpack.Decoder()
+_msgpack_encode = msgspec.msgpack.Encoder().encode
+
+
+_place = re.compile(r"(.*?)(?: - at (?:`\w+` in )?`(\$.*)`)?", re.DOTALL).fullmatch
+_named = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL).fullmatch
+
+
+def blame(text: str) -> tuple[str, str]:
+    """What msgspec complains of, and the path of the field, from `$` on: the name of an unknown or missing one too."""
+    found = _place(text)
+    why, path = (found[1], found[2] or "$") if found is not None else (text, "$")
+    named = _named(why)
+    return why, f"{path}.{named[1]}" if named is not None else path
+
+
+def _depth(value: Any, left: int) -> bool:
+    """Whether at most `left` containers stand in each other."""
+    if isinstance(value, dict):
+        return left > 0 and all(_depth(v, left - 1) for v in value.values())
+    if isinstance(value, list):
+        return left > 0 and all(_depth(v, left - 1) for v in value)
+    return True
+
+
+def check_body(raw: bytes, field: str = "$.body") -> None:
+    """Raises Invalid unless `raw` (syntactically valid JSON) can be read by every client: nesting, numbers,
+    surrogates.
+    """
+    try:
+        value = _json_any.decode(raw)
+        _pack(value)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError) as e:
+        raise Invalid(
+            f"not a JSON value every client can read: {e}", code="body_invalid", field=field
+        ) from None
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and not _depth(value, MAX_DEPTH):
+        raise Invalid(f"nesting over {MAX_DEPTH}", code="too_deep", field=field)
+
+
+def body_from_msgpack(raw: bytes, field: str = "$.body") -> bytes:
+    """A msgpack body as JSON. Raises Invalid for what JSON cannot say."""
+    try:
+        value = _msgpack_any.decode(raw)
+        if not _depth(value, MAX_DEPTH):
+            raise Invalid(f"nesting over {MAX_DEPTH}", code="too_deep", field=field)
+        return _json_encode(value)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, UnicodeDecodeError) as e:
+        raise Invalid(f"a body must be what JSON can say: {e}", code="body_invalid", field=field) from None
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys, for hashing."""
+    return _canonical(value)
+
+
+def read_json(raw: bytes) -> Any:
+    return _json_any.decode(raw)
+
+
+# -- gateway to client, JSON
+# ------------------------------------------------------------------------------------------
+
+_TAIL = tuple(f',"priority":"{p}"'.encode() for p in PRIORITIES)
+
+
+def trace_of(item: Item, root: str) -> str:
+    """The message's traceparent: its publisher's, or one made from the id, which needs no storing."""
+    if item.x is not None and item.x.trace is not None:
+        return item.x.trace
+    return f"00-{root}{item.id:016x}-{item.id:016x}-01"
+
+
+def entry(item: Item, root: str) -> bytes:
+    """One element of the list `m` of a `msg`, `gap` or `status` frame."""
+    if item.kind == Kind.MESSAGE:
+        head = b'{"seq":%d,"id":"%b","from":"%b","at":%d,"body":%b%b' % (
+            item.seq,
+            encode_id(item.id).encode(),
+            item.sender.encode(),
+            item.at,
+            item.body or b"null",
+            _TAIL[item.lane],
+        )
+        marks = item.marks
+        if marks:
+            head += b',"redelivered":%d' % marks
+        x = item.x
+        if x is None:
+            return head + b',"trace":"00-%b%016x-%016x-01"}' % (root.encode(), item.id, item.id)
+        if x.type is not None:
+            head += b',"type":' + _json_encode(x.type)
+        if x.meta is not None:
+            head += b',"meta":' + _json_encode(x.meta)
+        if item.via:
+            head += b',"via":' + _json_encode(item.via)
+        return head + b',"trace":"%b"}' % trace_of(item, root).encode()
+    if item.kind == Kind.STATUS:
+        # its body is the JSON object of the report; the seq goes in front
+        return b'{"seq":%d,%b' % (item.seq, (item.body or b"{}")[1:])
+    via = b',"via":' + _json_encode(item.via) if item.via else b""
+    return b'{"seq":%d,"id":"%b","why":"%b"%b}' % (
+        item.seq,
+        encode_id(item.id).encode(),
+        item.why.encode(),
+        via,
+    )
+
+
+def status_body(id: int, status: str, at: int, via: str, why: str) -> bytes:
+    """The body of a status report: its entry in a `status` frame but for the seq."""
+    out: dict[str, Any] = {"id": encode_id(id), "status": status, "at": at}
+    if via:
+        out["via"] = via
+    if why:
+        out["why"] = why
+    return _json_encode(out)
+
+
+_NAMES = (b"msg", b"status", b"gap")
+
+
+def frame(kind: int, entries: Sequence[bytes]) -> bytes:
+    """A `msg`, `status` or `gap` frame of these elements."""
+    return b'{"t":"%b","m":[%b]}' % (_NAMES[kind], b",".join(entries))
+
+
+def ok_entry(ref: Any, id: int, dup: bool) -> bytes:
+    head = b'{"id":"%b"' % encode_id(id).encode()
+    if ref is not None:
+        head += b',"ref":' + _json_encode(ref)
+    return head + (b',"dup":true}' if dup else b"}")
+
+
+def ok_frame(entries: Sequence[bytes]) -> bytes:
+    return b'{"t":"ok","m":[%b]}' % b",".join(entries)
+
+
+def err_frame(error: GatewayError, ref: Any = None, close: int = 0) -> bytes:
+    """An `err` frame. `ref` None: about the connection."""
+    out: dict[str, Any] = {"t": "err", "code": error.code, "status": error.http, "detail": error.detail}
+    if ref is not None:
+        out["ref"] = ref
+    if error.field is not None:
+        out["field"] = error.field
+    if error.retry_after is not None:
+        out["retry_after"] = round(error.retry_after, 3)
+    if close:
+        out["close"] = close
+    return _json_encode(out)
+
+
+def any_frame(fields: dict[str, Any]) -> bytes:
+    return _json_encode(fields)
+
+
+PONG = b'{"t":"pong"}'
+
+
+def to_msgpack(json_frame: bytes) -> bytes:
+    """The same frame for a msgpack client."""
+    return _pack(_json_any.decode(json_frame))
+
+
+def _pack(value: Any) -> bytes:
+    """Raises OverflowError for an integer that no double holds."""
+    try:
+        return _msgpack_encode(value)
+    except (msgspec.MsgspecError, OverflowError):
+        # integers beyond 64 bits are valid JSON; msgpack has floats for them
+        return _msgpack_encode(_widen(value))
+
+
+def _widen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _widen(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_widen(v) for v in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return float(value)
+    return value
