@@ -1,0 +1,1 @@
+"""Pure: no clock, no chance, no sockets, no logging of its own."""

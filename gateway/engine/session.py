@@ -1,0 +1,343 @@
+"""The session of one client, as a state machine.
+
+A session is what the gateway remembers of a client between connections. It outlives them: a connection is only
+where the session currently writes to. The driver feeds what happened (`published`, `acked`, `lost` …), with the
+time in ms, and then pulls what is to be done (`take`, `pull`, `next_deadline`); nothing here does I/O or reads
+a clock.
+
+States:
+
+    NEW      nobody with this id was ever welcomed; messages for it wait, each on its own offline deadline
+    JOINING  a `hello` was taken and what it changes is being committed; nothing is bound meanwhile
+    LIVE     welcomed: what is bound goes out, what waits is bound as the window opens
+    AWAY     no connection: the offline clock runs, then what has a chain is handed over
+    EXPIRED  away for longer than `session.expiry` and the offline deadline: the next hello begins another epoch
+
+            hello        welcomed      lost       unmet    expire
+    NEW     JOINING      -             -          -        -
+    JOINING JOINING      LIVE          AWAY       NEW      -
+    LIVE    JOINING      -             AWAY       -        -
+    AWAY    JOINING      -             -          -        EXPIRED
+    EXPIRED JOINING      -             -          -        -
+
+(unmet: the first hello ever ended before anything of it was committed)
+
+Durability is the driver's half of the contract. It commits before it calls: `bound` after the store has given
+the seqs, `welcomed` after the row with the new resume token is on disk. So `next` is always the first seq that
+is not bound on disk.
+"""
+
+from enum import IntEnum
+from hmac import compare_digest
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.engine.backoff import ack_wait
+from gateway.engine.queue import Queue
+from gateway.engine.window import Window
+from gateway.errors import Invalid
+from gateway.model import Hold, Item, Kind, SessionRow
+
+
+class State(IntEnum):
+    NEW = 0
+    JOINING = 1
+    LIVE = 2
+    AWAY = 3
+    EXPIRED = 4
+
+
+class Input(IntEnum):
+    HELLO = 0
+    WELCOMED = 1
+    LOST = 2
+    UNMET = 3
+    EXPIRE = 4
+
+
+TRANSITIONS: dict[tuple[State, Input], State] = {
+    (State.NEW, Input.HELLO): State.JOINING,
+    (State.JOINING, Input.HELLO): State.JOINING,
+    (State.LIVE, Input.HELLO): State.JOINING,
+    (State.AWAY, Input.HELLO): State.JOINING,
+    (State.EXPIRED, Input.HELLO): State.JOINING,
+    (State.JOINING, Input.WELCOMED): State.LIVE,
+    (State.JOINING, Input.LOST): State.AWAY,
+    (State.JOINING, Input.UNMET): State.NEW,
+    (State.LIVE, Input.LOST): State.AWAY,
+    (State.AWAY, Input.EXPIRE): State.EXPIRED,
+}
+
+
+NEVER = 1 << 62
+
+
+class Impossible(Exception):
+    """An input that the table does not have: a bug in the driver."""
+
+
+class Rules(Struct, frozen=True):
+    """The configured numbers, in ms where they are times."""
+
+    window: int = 64
+    ack_wait: int = 10_000
+    ack_wait_max: int = 60_000
+    deliver_max: int = 5
+    crash_max: int = 20
+    offline: int = 30_000
+    expiry: int = 604_800_000
+    heads: int = 256
+    heads_bytes: int = 1 << 20
+
+
+class Half:
+    """A chance that always says one half: the ack timer's jitter is the session's own, drawn once a connection."""
+
+    def __init__(self, value: float = 0.5) -> None:
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+
+class Session:
+    __slots__ = (
+        "_expires_at", "ack_from", "binding", "client", "conn", "eno", "epoch", "handed", "incoming", "jitter", "limit",
+        "next", "offline_at", "pulled", "queue", "row", "rules", "state", "waiting", "window",
+    )  # fmt: skip
+
+    def __init__(self, client: str, rules: Rules, row: SessionRow | None = None) -> None:
+        self.client = client
+        self.rules = rules
+        self.state = State.NEW if row is None else State.AWAY
+        self.row = row
+        self.epoch = row.epoch if row else ""  # "": over, the next hello begins another
+        self.eno = row.eno if row else 0
+        self.next = row.next if row else 1
+        self.conn: Any = None  # the driver's: where a live session is written to
+        self.window = Window()
+        self.queue = Queue(rules.heads, rules.heads_bytes)
+        self.limit = rules.window
+        self.binding = 0  # seqs that commits under way will bind
+        self.pulled = False  # some of them to what waited
+        self.incoming = 0  # publishes to this client that are not committed yet
+        self.waiting = 0  # its rows WAITING or LATER in the store
+        self.ack_from = 0  # when the ack timer of the lowest unsettled seq started
+        self.jitter = Half()
+        self.offline_at = 0  # when the offline deadline passes; 0 = it does not run
+        self.handed = False  # it has passed: what has a chain is handed over at once
+        self._expires_at = 0
+
+    # -- states ----------------------------------------------------------------------------------------------------
+
+    def feed(self, what: Input) -> None:
+        """Go where the table says. Raises Impossible for an input that the state does not have."""
+        state = TRANSITIONS.get((self.state, what))
+        if state is None:
+            raise Impossible(f"{what.name} in {self.state.name}")
+        self.state = state
+        if state == State.JOINING:
+            self.handed = False  # what comes meanwhile waits for the welcome
+
+    @property
+    def live(self) -> bool:
+        return self.state == State.LIVE
+
+    def resume(self, token: bytes | None, epoch: str | None, ack: int | None) -> str:
+        """Whether a hello resumes this session: "" for yes, else why not (`welcome.why`). `token` is a digest."""
+        row = self.row
+        if row is None:
+            return "new"
+        if not self.epoch:
+            return "expired"
+        if token is None and epoch is None:
+            return "clean"
+        known = [t for t in (row.token_presented, row.token_issued) if t is not None]
+        if token is None or not any(compare_digest(token, t) for t in known):
+            return "unknown"
+        if epoch != self.epoch or (ack is not None and ack >= self.next):
+            return "epoch"
+        return ""
+
+    def begin_epoch(self, epoch: str, eno: int) -> None:
+        """A new epoch: seqs start at 1, the window is empty. What was bound waits again, in the store."""
+        self.epoch, self.eno, self.next = epoch, eno, 1
+        self.window = Window()
+
+    def welcomed(self, now: int, limit: int, jitter: float) -> None:
+        """The new connection may be written to: everything unsettled goes out first, then what waits."""
+        self.feed(Input.WELCOMED)
+        self.limit = limit
+        self.offline_at = 0
+        self.jitter.value = jitter
+        self.window.reconnected()
+        self.queue = Queue(self.rules.heads, self.rules.heads_bytes)
+        if self.waiting:
+            self.queue.behind()
+        self.ack_from = now
+
+    def lost(self, now: int, offline: int) -> None:
+        """The connection is gone; the offline deadline passes `offline` ms from now.
+
+        One that was never welcomed does not count: the offline clock goes on, and what its hello may have brought back
+        is handed over again if it has run out.
+        """
+        if self.row is None:
+            self.feed(Input.UNMET)
+            return
+        self.feed(Input.LOST)
+        if not self.offline_at:
+            self.offline_at = now + offline
+        self._expires_at = now + self.rules.expiry
+        self.window.drop_bodies()
+        self.queue = Queue(self.rules.heads, self.rules.heads_bytes)
+
+    def found_away(self, now: int, offline: int, away_since: int) -> None:
+        """After a start of the gateway: the offline clock starts at its readiness, the expiry where it stood."""
+        self.offline_at = now + offline
+        self._expires_at = (away_since or now) + self.rules.expiry
+        if self._expires_at <= now:
+            self.epoch = ""
+
+    @property
+    def expires_at(self) -> int:
+        """When the epoch of an absent client is over. Not before the offline deadline was seen to: an expired session
+        has no such clock any more, and what has a chain would wait for its client for good.
+        """
+        return self._expires_at if self.handed else NEVER
+
+    def expire(self) -> None:
+        """Away for too long: the epoch is over. What was bound waits again, in the store."""
+        self.feed(Input.EXPIRE)
+        self.epoch = ""
+        self.window = Window()
+
+    # -- deliveries ------------------------------------------------------------------------------------------------
+
+    def may_bind_now(self, writable: bool) -> bool:
+        """Whether a message that arrives now gets its seq on the insert: the window is open and nothing waits, neither
+        in the queue nor in a commit under way, where it would be overtaken: what has left the queue gets its seq after
+        what is inserted with one, and what is inserted without one is not in the queue yet.
+        """
+        return (
+            self.state == State.LIVE
+            and writable
+            and not self.queue
+            and not (self.pulled and self.binding)
+            and self.incoming == self.binding
+            and self.window.open + self.binding < self.limit
+            and self.window.span_left(self.next + self.binding) > 0
+        )
+
+    def bound(self, item: Item, now: int) -> None:
+        """The store has bound `item` to the next seq."""
+        self.binding -= 1
+        if not self.binding:
+            self.pulled = False
+        self.next = item.seq + 1
+        window = self.window
+        if window.lowest_owned() is None:
+            self.ack_from = now
+        window.add(item)
+
+    def pull(self, now: int) -> tuple[list[Item], list[Item]]:
+        """What leaves the queue to be bound, and what was found expired there."""
+        room = min(
+            self.limit - self.window.open - self.binding, self.window.span_left(self.next + self.binding)
+        )
+        out: list[Item] = []
+        dead: list[Item] = []
+        while room > 0:
+            item = self.queue.pop()
+            if item is None:
+                break
+            if item.expire <= now:
+                dead.append(item)
+                continue
+            out.append(item)
+            room -= 1
+        if out:
+            self.binding += len(out)
+            self.pulled = True
+        return out, dead
+
+    def take(self, now: int = 0) -> list[Item]:
+        """What is to be written now, in order. The ack timer starts when its seq is written, if `now` is told."""
+        low = self.window.lowest_owned()
+        unwritten = low is not None and not low.written
+        out = self.window.take(self.limit)
+        if now and unwritten and low is not None and low.written:
+            self.ack_from = now
+        return out
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _check(self, seq: int) -> None:
+        if seq >= self.next:
+            raise Invalid(f"seq {seq} was never sent: next is {self.next}", code="seq_unknown", field="$.seq")
+
+    def acked_to(self, seq: int, now: int) -> tuple[list[Item], list[Item]]:
+        """Cumulative ack: what it settles, owned and claimed. Raises Invalid at or above `next`."""
+        self._check(seq)
+        timed = self.window.lowest_owned()
+        owned, claimed = self.window.settle_to(seq)
+        if timed is not None and timed.hold == Hold.NONE:
+            self.ack_from = now
+        return owned, claimed
+
+    def acked_one(self, seq: int, now: int) -> tuple[Item, bool] | None:
+        """One seq: its item and whether its chain had claimed it; None where it was settled already."""
+        self._check(seq)
+        item = self.window.find(seq)
+        if item is None:
+            return None
+        claimed = item.hold == Hold.CLAIMED
+        if item is self.window.lowest_owned():
+            self.ack_from = now
+        self.window.settle(item)
+        return item, claimed
+
+    def unsettled(self, seq: int) -> Item | None:
+        """The item that a nack, reject or working names, None where it is settled. Raises Invalid at or above
+        `next`.
+        """
+        self._check(seq)
+        return self.window.find(seq)
+
+    def working(self, seq: int, now: int) -> None:
+        """Its ack timer starts afresh, if it is the lowest unsettled."""
+        item = self.unsettled(seq)
+        if item is not None and item is self.window.lowest_owned():
+            self.ack_from = now
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def ack_due(self) -> int:
+        """When the ack timer of the lowest unsettled seq ends; 0 = it does not run."""
+        if self.state != State.LIVE:
+            return 0
+        low = self.window.lowest_owned()
+        if low is None or not low.written:
+            return 0
+        rules = self.rules
+        tries = low.tries if low.kind == Kind.MESSAGE else low.marks
+        return self.ack_from + ack_wait(self.jitter, rules.ack_wait, rules.ack_wait_max, tries)
+
+    def next_deadline(self) -> int:
+        """The earliest time at which this session must be looked at; 0 = none."""
+        if self.state == State.LIVE:
+            return self.ack_due()
+        if self.state != State.AWAY:
+            return 0
+        times = [self.expires_at if self.handed else self.offline_at]
+        times.extend(i.expire for i in self.window.items if i.hold == Hold.BOUND and i.kind != Kind.GAP)
+        return min(times)
+
+    def expired_while_away(self, now: int) -> list[Item]:
+        """Bound items whose ttl has run out; a bound message expires only between connections."""
+        if self.state != State.AWAY:
+            return []
+        return [
+            i for i in self.window.items if i.hold == Hold.BOUND and i.kind != Kind.GAP and i.expire <= now
+        ]
