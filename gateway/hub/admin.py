@@ -1,0 +1,294 @@
+"""What an administrator does: look at clients, ban, forget, cancel, replay. Each call returns once it is
+durable.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gateway.auth.principal import Principal
+from gateway.engine.session import Session, State
+from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound, Unavailable
+from gateway.hub.core import Core, ms
+from gateway.ids import encode_id
+from gateway.model import (
+    Chain,
+    ClientRecord,
+    ClientRow,
+    Extra,
+    Hold,
+    Item,
+    Kind,
+    Status,
+)
+from gateway.ports import Change, DropDead, Event, Forget, MessageView, PutClient
+
+_NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
+
+
+class _Replayed:
+    """The sink of a replay: the new message goes straight to its chain where a channel was named."""
+
+    def __init__(self, future: "asyncio.Future[int]", then: Callable[[], None] | None) -> None:
+        self._future = future
+        self._then = then
+
+    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
+        if self._then is not None:
+            self._then()
+        if not self._future.done():
+            self._future.set_result(id)
+
+    def refused(self, ref: Any, error: GatewayError) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class Admin:
+    def __init__(self, core: Core, delivery: Any, intake: Any, handover: Any) -> None:
+        self.core = core
+        self.delivery = delivery
+        self.intake = intake
+        self.handover = handover
+        self._replaying: set[int] = set()
+
+    def _future(self) -> "asyncio.Future[Any]":
+        """Answered by an operation of the commit being filled, or failed with it. Raises Unavailable."""
+        core = self.core
+        if core.down and not core.draining:
+            raise Unavailable(f"not ready: {core.down}", code="not_ready", retry_after=1.0)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def failed(error: GatewayError) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        core.commit.failed.append(failed)
+        core.wake()
+        return future
+
+    # -- clients ---------------------------------------------------------------------------------------------------
+
+    def presence(self, client: str) -> dict[str, Any]:
+        """Raises KeyError for a client that the gateway does not know."""
+        core = self.core
+        session = core.sessions.get(client)
+        if session is None:
+            if not self._has_record(client):
+                raise KeyError(client)
+            session = Session(client, core.rules)
+        row = session.row
+        conn = session.conn
+        out: dict[str, Any] = {
+            "client": client,
+            "status": self._status(session),
+            "state": session.state.name.lower(),
+            "epoch": session.epoch or None,
+            "next": session.next,
+            "in_flight": session.window.open,
+            "queued": session.waiting,
+            "window": session.limit,
+            "via": conn.via if conn is not None else None,
+            "last_proof": conn.last_proof
+            if conn is not None
+            else (row.seen if row is not None and row.seen else None),
+            "away_since": row.away_since if row is not None and conn is None and row.away_since else None,
+            "offline_at": session.offline_at if session.state == State.AWAY else None,
+            "handed_over": session.handed,
+        }
+        return out
+
+    def _status(self, session: Session) -> str:
+        if session.conn is None:
+            return "offline"
+        silence = self.core.now() - session.conn.last_proof
+        # a ping goes out every heartbeat: a peer that answered none of it for longer is in doubt
+        return "suspect" if silence > ms(self.core.config.session.heartbeat * 1.25) else "online"
+
+    def clients(self, after: str, limit: int) -> list[str]:
+        """Known client ids in order, those behind `after`."""
+        records = {c for c in self.core.clients if self._has_record(c)}
+        names = sorted(self.core.sessions.keys() | records)
+        start = bisect_right(names, after)
+        return names[start : start + limit]
+
+    def client_row(self, client: str) -> ClientRow | None:
+        return self.core.clients.get(client)
+
+    def _has_record(self, client: str) -> bool:
+        """Whether an administrator said something about it. What a deletion leaves behind is no record."""
+        row = self.core.clients.get(client)
+        return row is not None and (row.record != ClientRecord() or row.banned_until > self.core.now())
+
+    def not_before(self, client: str) -> int:
+        """Unix seconds: tokens issued earlier are refused; 0 = none."""
+        row = self.core.clients.get(client)
+        return row.not_before if row is not None else 0
+
+    def banned(self, client: str, now: int) -> bool:
+        row = self.core.clients.get(client)
+        return row is not None and row.banned_until > now
+
+    async def put_client(self, client: str, record: ClientRecord) -> ClientRow:
+        """Raises Invalid for an unknown channel, Limited where no further client may be known."""
+        core = self.core
+        known = client in core.clients or client in core.sessions
+        if not known and len(core.clients.keys() | core.sessions.keys()) >= core.config.clients.max:
+            raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
+        for i, name in enumerate(record.fallback or ()):
+            if name not in self.core.config.channels:
+                raise Invalid(f"no channel {name}", code="channel_unknown", field=f"$.fallback[{i}]")
+        old = self.core.clients.get(client) or ClientRow(client)
+        return await self._put(ClientRow(client, record, old.not_before, old.banned_until))
+
+    async def _put(self, row: ClientRow) -> ClientRow:
+        future = self._future()
+
+        def stored(op: PutClient) -> None:
+            self.core.clients[row.client] = row
+            if not future.done():
+                future.set_result(row)
+
+        self.core.commit.ops.append(PutClient(row, stored))
+        result: ClientRow = await future
+        return result
+
+    async def disconnect(self, client: str, ban: float | None) -> bool:
+        """Close its connection; with `ban` (s) refuse it for so long. Whether there was a connection."""
+        core = self.core
+        if ban is not None:
+            old = core.clients.get(client) or ClientRow(client)
+            until = core.now() + ms(ban)
+            await self._put(ClientRow(client, old.record, int(core.scheduler.wall()) + 1, until))
+        return self._close(
+            client,
+            Close.BANNED if ban is not None else Close.DRAIN,
+            "banned" if ban is not None else "disconnected",
+        )
+
+    def _close(self, client: str, code: Close, reason: str) -> bool:
+        session = self.core.sessions.get(client)
+        conn = session.conn if session is not None else None
+        if conn is None:
+            return False
+        conn.close(code, reason)
+        self.delivery.disconnected(conn, True)
+        return True
+
+    async def forget(self, client: str) -> None:
+        """Everything about a client goes; tokens issued until now are refused."""
+        core = self.core
+        self._close(client, Close.NOT_AUTHORISED, "deleted")
+        future = self._future()
+        not_before = int(core.scheduler.wall()) + 1
+
+        def done(op: Forget) -> None:
+            core.sessions.pop(client, None)
+            core.clients[client] = ClientRow(client, not_before=not_before)
+            if not future.done():
+                future.set_result(None)
+
+        core.commit.ops.append(Forget(client, core.now(), not_before, done))
+        await future
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    async def cancel(self, id: int) -> None:
+        """Raises NotFound, or Conflict where it was ever bound, is handed over or has ended."""
+        core = self.core
+        view = await core.store.message(id)
+        if view is None or view.item.kind != Kind.MESSAGE:
+            raise NotFound("no such message")
+        future = self._future()
+        item = view.item
+        now = core.now()
+        report = core.report(item, Status.CANCELLED, "", now)
+
+        def after(change: Change) -> None:
+            if change.ok:
+                session = core.session(item.client)
+                session.waiting -= 1
+                session.queue.remove(id)
+                core.reported(report)
+                core.told(item, Status.CANCELLED, now)
+            if not future.done():
+                future.set_result(change.ok)
+
+        core.change(
+            Change(
+                id, (_WAITING, _LATER), {"hold": _NONE, "status": int(Status.CANCELLED), "ended_at": now, "due": 0},
+                unbound=True, drop_chain=True, report=report, event=Event(id, now, "cancelled"), then=after,
+            )
+        )  # fmt: skip
+        if not await future:
+            raise Conflict("too late: it was sent, handed over, or has ended", code="too_late")
+
+    async def replay(self, id: int, channel: str | None, principal: Principal) -> int:
+        """A dead letter becomes a new message, to its client or (`channel`) straight to a channel. Returns the
+        new id.
+
+        Raises NotFound, Conflict where it was replayed already, Invalid for an unknown channel.
+        """
+        core = self.core
+        if channel is not None and channel not in core.config.channels:
+            raise Invalid(f"no channel {channel}", code="channel_unknown", field="$.channel")
+        view = await core.store.message(id)
+        if view is None or view.item.status != Status.DEAD or view.item.kind != Kind.MESSAGE:
+            raise NotFound("no such dead letter")
+        if view.replayed or id in self._replaying:
+            raise Conflict("it was replayed already", code="already_replayed")
+        if view.item.body is None:
+            raise Conflict("its body cannot be read any more", code="body_lost")
+        self._replaying.add(id)
+        try:
+            return await self._replay(view, channel, principal)
+        finally:
+            self._replaying.discard(id)
+
+    async def _replay(self, view: MessageView, channel: str | None, principal: Principal) -> int:
+        core = self.core
+        future = self._future()
+        old = view.item
+        now = core.now()
+        item = replayed(old, core.ids.next(now), now, channel)
+        if core.chain_of(item):
+            item.chain = int(Chain.READY)
+        session = core.session(item.client)
+        then = None
+        if channel is not None:
+            # kept from its session until the claim, which stands in the next commit; should the gateway stop
+            # between
+            # the two, it is released a second later and goes the usual way
+            item.hold = _LATER
+            item.due = now + 1000
+            then = partial(self.handover.claim, item, "replay")
+        self.intake.add(core.commit, session, item, _Replayed(future, then), None)
+        event = Event(old.id, now, "replayed", {"as": encode_id(item.id), "by": principal.publisher})
+        core.change(Change(old.id, (_NONE,), {"replayed": item.id}, ended=True, event=event))
+        id: int = await future
+        return id
+
+    async def drop_dead(self, ids: list[int] | None) -> int:
+        """Delete dead letters, all where `ids` is None. How many."""
+        future = self._future()
+
+        def done(op: DropDead) -> None:
+            if not future.done():
+                future.set_result(op.count)
+
+        self.core.commit.ops.append(DropDead(ids, done))
+        count: int = await future
+        return count
+
+
+def replayed(old: Item, id: int, now: int, channel: str | None) -> Item:
+    """A new message with the content of a dead one, and as long to live as that had."""
+    x = Extra() if old.x is None else Extra(
+        type=old.x.type, meta=old.x.meta, trace=old.x.trace, notify=old.x.notify, fallback=old.x.fallback
+    )  # fmt: skip
+    if channel is not None:
+        x.fallback = [channel]
+    x.replay_of = encode_id(old.id)
+    return Item(id, old.client, old.sender, old.lane, now, now + (old.expire - old.at), old.body, x)

@@ -1,0 +1,464 @@
+"""Sessions at work: what is written to them, what they answer, what happens when they go and when their time is
+up.
+"""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from gateway.auth.principal import Principal
+from gateway.engine.session import Session, State
+from gateway.errors import Limited
+from gateway.hub.core import Core, ms
+from gateway.hub.joining import Joining
+from gateway.model import Chain, Hold, Item, Kind, Status
+from gateway.ports import (
+    Change,
+    Commit,
+    Connection,
+    Event,
+    PutSession,
+    ReadItems,
+    ReadWaiting,
+    SettleGaps,
+    Unbind,
+)
+from gateway.wire import Hello
+
+_NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
+_LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)
+REFILL = 128
+NEVER = 1 << 62
+
+
+class Delivery:
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.joining = Joining(core, self.left, self._settle)
+        self.handover: Any = None  # the chain flow, wired by the hub
+        self._refills: dict[str, None] = {}
+        self.delivered = 0
+        self.acked = 0
+        self.redelivered = 0
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def accept(self, conn: Connection) -> None:
+        """Count a new connection. Raises Limited over the limit."""
+        core = self.core
+        if len(core.conns) >= core.config.websocket.max_connections:
+            raise Limited("as many connections as are allowed", code="too_many_connections", retry_after=5.0)
+        core.conns.add(conn)
+
+    def gone(self, conn: Connection) -> None:
+        """Its socket is gone."""
+        self.core.conns.discard(conn)
+        self.core.wake()
+
+    def hello(self, conn: Connection, principal: Principal, hello: Hello) -> None:
+        self.joining.hello(conn, principal, hello)
+
+    def disconnected(self, conn: Connection, clean: bool, end: bool = False) -> None:
+        """A connection has ended. `clean`: it said goodbye, or the gateway ended it; `end`: its offline
+        deadline counts as passed.
+        """
+        session = conn.session
+        if session is None or session.conn is not conn:
+            self.joining.gone(conn)
+            return
+        conn.session = session.conn = None
+        if not clean:
+            self._crashed(session)
+        self.left(session)
+        if end:
+            session.offline_at = self.core.now()
+            self.core.deadlines.set(session, session.offline_at)
+
+    def left(self, session: Session) -> None:
+        """Nobody is there any more: the offline clock starts."""
+        core = self.core
+        now = core.now()
+        session.lost(now, core.offline_ms(session.client))
+        if session.row is not None and session.state == State.AWAY:
+            session.row = replace(
+                session.row, epoch=session.epoch, eno=session.eno, next=session.next, away_since=now, seen=now
+            )
+            core.commit.ops.append(PutSession(session.row))
+            core.deadlines.set(session, session.next_deadline())
+        core.wake()
+
+    def _crashed(self, session: Session) -> None:
+        """The connection ended uncleanly: what it carried as its lowest unsettled message may be what kills the
+        client.
+        """
+        item = session.window.lowest_owned()
+        if item is None or item.kind != Kind.MESSAGE or not item.written:
+            return
+        item.crashes += 1
+        if item.crashes >= self.core.rules.crash_max:
+            self._dead(session, item, "poison")
+        else:
+            self.core.change(Change(item.id, (_BOUND,), {"crashes": item.crashes}, ended=True))
+
+    def bye(self, conn: Connection, end: bool) -> None:
+        self.disconnected(conn, True, end)
+
+    def _of(self, conn: Connection) -> Session | None:
+        session: Session | None = conn.session
+        return session if session is not None and session.conn is conn else None
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def work(self, session: Session) -> None:
+        """Once a turn for each touched session: write what is bound, bind what waits, ask the store for more."""
+        conn = session.conn
+        if session.state != State.LIVE or conn is None:
+            if session.state == State.JOINING:
+                self.joining.proceed(session)
+            return
+        if not conn.writable:
+            return
+        core = self.core
+        items = session.take()
+        if items:
+            self.delivered += len(items)
+            conn.deliver(items)
+            core.touch(conn)
+        if not session.queue:
+            return
+        fresh, expired = session.pull(core.now())
+        if fresh:
+            core.commit.binds.append((session.client, session.eno, fresh))
+            self._report_sent(fresh)
+        for item in expired:
+            self._expire_waiting(item)
+        lane = session.queue.hungry()
+        if lane >= 0 and session.client not in self._refills:
+            self._refills[session.client] = None
+            core.commit.reads.append(ReadWaiting(session.client, lane, REFILL, self._refilled))
+
+    def _refilled(self, read: ReadWaiting) -> None:
+        core = self.core
+        self._refills.pop(read.client, None)
+        session = core.sessions.get(read.client)
+        if session is None or not session.live:
+            return
+        session.queue.refill(read.lane, read.items, len(read.items) < read.limit)
+        core.touch_session(session)
+
+    def _report_sent(self, items: list[Item]) -> None:
+        """With the commit that binds them."""
+        core = self.core
+        for item in items:
+            report = core.report(item, Status.SENT, "", core.now())
+            if report is not None:
+                core.report_with(core.commit, item.id, (_BOUND,), report)
+
+    def bound(self, client: str, items: list[Item]) -> None:
+        """A run was bound by the store; what no longer waited was left out."""
+        core = self.core
+        session = core.session(client)
+        now = core.now()
+        for item in items:
+            if item.hold == _BOUND:
+                session.waiting -= 1
+                session.bound(item, now)
+                if item.status == Status.SENT:
+                    core.told(item, Status.SENT, now)
+                if not session.live:
+                    item.body = None
+                    self.handover.offer(session, item)
+            else:
+                session.binding -= 1
+        if session.live:
+            core.touch_session(session)
+        else:
+            self.work(session)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def ack(self, conn: Connection, seq: int | None, seqs: list[int] | None) -> None:
+        """Raises Invalid for a seq at or above `next`."""
+        session = self._of(conn)
+        if session is None:
+            return
+        now = self.core.now()
+        if seq is not None:
+            owned, claimed = session.acked_to(seq, now)
+            self._settle(session, owned, claimed, conn.via)
+        if seqs is not None:
+            for one in seqs:
+                found = session.acked_one(one, now)
+                if found is not None:
+                    item, was_claimed = found
+                    self._settle(
+                        session, [] if was_claimed else [item], [item] if was_claimed else [], conn.via
+                    )
+        self.core.touch_session(session)
+
+    def _settle(self, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
+        """Commit what an ack has settled."""
+        core = self.core
+        now = core.now()
+        commit = core.commit
+        gaps: list[int] = []
+        for item in owned:
+            if item.kind == Kind.GAP:
+                gaps.append(item.seq)
+                continue
+            if item.leaving:
+                # the store knows which came first; a chain that was just given it ends
+                core.end(item, (_BOUND, _CLAIMED, _NONE), Status.DELIVERED, "", via=via)
+                continue
+            commit.settles.append((item.id, int(Status.DELIVERED), now, via))
+            commit.settled.append(item)
+            if item.status < Status.DELIVERED:
+                report = core.report(item, Status.DELIVERED, via, now)
+                if report is not None:
+                    core.intake.add(commit, core.session(report.client), report, None, None)
+        if gaps:
+            commit.ops.append(SettleGaps(session.client, gaps))
+        for item in claimed:
+            core.end(item, (_CLAIMED,), Status.DELIVERED, "", via=via)
+        core.wake()
+
+    def settled(self, commit: Commit) -> None:
+        """What acks have settled is on disk."""
+        core = self.core
+        for item, (_, status, at, via) in zip(commit.settled, commit.settles, strict=True):
+            if item.kind == Kind.MESSAGE and item.status < Status.DELIVERED:
+                self.acked += 1
+                core.observer.acked(at - item.at)
+                core.told(item, status, at, via)
+
+    def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None:
+        """Not now: the seq is settled, the message comes again under a new one. Raises Invalid."""
+        session = self._of(conn)
+        item = session.unsettled(seq) if session is not None else None
+        if session is None or item is None:
+            return
+        core = self.core
+        now = core.now()
+        lowest = session.window.lowest() is item
+        claimed = item.hold == _CLAIMED
+        session.window.settle(item)
+        if lowest:
+            session.ack_from = now
+        core.touch_session(session)
+        if item.kind != Kind.MESSAGE:
+            self._settle(session, [item], [], conn.via)
+            return
+        event = Event(item.id, now, "nacked", {"seq": seq, "delay": delay, "why": why})
+        if claimed or item.leaving:
+            core.change(Change(item.id, (_CLAIMED,), {"hold": _NONE}, event=event))
+        if claimed:
+            return
+        item.tries += 1
+        if item.tries >= core.rules.deliver_max:
+            if item.chain == Chain.READY and item.status < Status.DELIVERED:
+                self.handover.claim(item, "deliver_max", event=event, settled=True)
+            else:
+                core.end(item, (_BOUND,), Status.DEAD, "unacked", event=event)
+            return
+        self._again_later(session, item, now, ms(delay), event)
+
+    def _again_later(self, session: Session, item: Item, now: int, delay: int, event: Event) -> None:
+        core = self.core
+        # the item itself stays in the window as settled; the row comes back as another one
+        hold = _LATER if delay else _WAITING
+        due = core.next_look(item, session, now)
+        if delay:
+            due = min(due, now + delay)
+
+        def after(change: Change) -> None:
+            if not change.ok:
+                return
+            session.waiting += 1
+            core.note_due(due)
+            if not delay:
+                self.waits_again(session.client, item.lane)
+
+        to: dict[str, int | str | None] = {
+            "hold": hold,
+            "due": due,
+            "tries": item.tries,
+            "marks": item.marks + 1,
+        }
+        late = item.status >= Status.DELIVERED
+        if not late:
+            to["status"] = int(Status.QUEUED)
+        core.change(Change(item.id, (_BOUND,), to, ended=late, event=event, then=after))
+
+    def waits_again(self, client: str, lane: int) -> None:
+        """A row of this client came to wait in the store alone: its session must ask for it."""
+        session = self.core.sessions.get(client)
+        if session is not None and session.live:
+            session.queue.more[lane] = True
+            self.core.touch_session(session)
+
+    def reject(self, conn: Connection, seq: int, why: str) -> None:
+        """Never: settled, to the dead letters. Raises Invalid."""
+        session = self._of(conn)
+        item = session.unsettled(seq) if session is not None else None
+        if session is None or item is None:
+            return
+        core = self.core
+        now = core.now()
+        if session.window.lowest() is item:
+            session.ack_from = now
+        session.window.settle(item)
+        core.touch_session(session)
+        if item.kind != Kind.MESSAGE:
+            self._settle(session, [item], [], conn.via)
+            return
+        event = Event(item.id, now, "rejected", {"seq": seq, "why": why})
+        holds = (_BOUND, _CLAIMED, _NONE) if item.leaving else (_BOUND, _CLAIMED)
+        core.end(item, holds, Status.DEAD, "rejected", event=event)
+
+    def working(self, conn: Connection, seq: int) -> None:
+        """Raises Invalid."""
+        session = self._of(conn)
+        if session is not None:
+            session.working(seq, self.core.now())
+
+    def read(self, conn: Connection, ids: list[int]) -> None:
+        """A person has seen these. What is not this client's, or not delivered, is left alone."""
+        session = self._of(conn)
+        if session is None:
+            return
+        client = session.client
+        self.core.commit.reads.append(ReadItems(ids, lambda found: self._seen(client, found)))
+        self.core.wake()
+
+    def _seen(self, client: str, found: ReadItems) -> None:
+        core = self.core
+        now = core.now()
+        for item in found.items:
+            if item.client == client and item.status == Status.DELIVERED:
+                self._mark_read(item, now)
+
+    def _mark_read(self, item: Item, now: int) -> None:
+        core = self.core
+        report = core.report(item, Status.READ, "", now)
+
+        def after(change: Change) -> None:
+            if change.ok:
+                core.reported(report)
+                core.told(item, Status.READ, now)
+
+        core.change(
+            Change(
+                item.id, (_NONE,), {"status": int(Status.READ)}, ended=True, was=int(Status.DELIVERED),
+                event=Event(item.id, now, "read"), report=report, then=after,
+            )
+        )  # fmt: skip
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def due(self, session: Session, now: int) -> None:
+        """A deadline of this session has come, or an earlier one that moved."""
+        core = self.core
+        if session.state == State.LIVE:
+            due = session.ack_due()
+            if due and due <= now:
+                self._ack_timeout(session, now)
+                core.touch_session(session)
+        elif session.state == State.AWAY:
+            for item in session.expired_while_away(now):
+                self._expire_bound(session, item)
+            if session.expires_at <= now:
+                self._expire_session(session)
+            elif not session.handed and session.offline_at <= now:
+                session.handed = True
+                self.handover.offline(session)
+        when = session.next_deadline()
+        if when:
+            core.deadlines.set(session, when)
+
+    def _ack_timeout(self, session: Session, now: int) -> None:
+        item = session.window.lowest_owned()
+        if item is None:
+            return
+        session.ack_from = now
+        if item.kind != Kind.MESSAGE:
+            self._write_again(session, item)
+            return
+        core = self.core
+        item.tries += 1
+        event = Event(item.id, now, "ack_timeout", {"seq": item.seq, "tries": item.tries})
+        if item.tries >= core.rules.deliver_max:
+            if item.chain == Chain.READY and item.status < Status.DELIVERED:
+                self.handover.claim(item, "deliver_max", event=event)
+            else:
+                self._dead(session, item, "unacked", event)
+            return
+        conn = session.conn
+
+        def after(change: Change) -> None:
+            if change.ok and item.hold == _BOUND and session.conn is conn:
+                self.redelivered += 1
+                self._write_again(session, item)
+
+        core.change(Change(item.id, (_BOUND,), {"tries": item.tries}, event=event, ended=True, then=after))
+
+    def _write_again(self, session: Session, item: Item) -> None:
+        """Write one item of this connection once more. Its body is in the store, unless it is a gap."""
+        core = self.core
+        if item.kind == Kind.GAP or item.body is not None:
+            session.window.again(item)
+            core.touch_session(session)
+            return
+        conn = session.conn
+
+        def came(read: ReadItems) -> None:
+            if read.items and item.hold == _BOUND and session.conn is conn:
+                item.body = read.items[0].body
+                session.window.again(item)
+                core.touch_session(session)
+
+        core.commit.reads.append(ReadItems([item.id], came))
+        core.wake()
+
+    def _dead(self, session: Session, item: Item, why: str, event: Event | None = None) -> None:
+        """A bound message of this session is dead: its seq becomes a gap."""
+        core = self.core
+        core.end(
+            item, (_BOUND,), Status.DEAD, why, gap="dead", event=event,
+            then=lambda ok: core.became_gap(session.client, item.seq, "dead", "") if ok else None,
+        )  # fmt: skip
+
+    def _expire_bound(self, session: Session, item: Item) -> None:
+        core = self.core
+        core.end(
+            item, (_BOUND,), Status.EXPIRED, "ttl", gap="expired",
+            then=lambda ok: core.became_gap(session.client, item.seq, "expired", "") if ok else None,
+        )  # fmt: skip
+        item.expire = NEVER  # its end is being committed: do not look at it again
+
+    def _expire_waiting(self, item: Item) -> None:
+        """Found at the head of a queue."""
+        session = self.core.session(item.client)
+
+        def after(ok: bool) -> None:
+            if ok:
+                session.waiting -= 1
+
+        self.core.end(item, (_WAITING, _LATER), Status.EXPIRED, "ttl", tell="expired", then=after)
+
+    def _expire_session(self, session: Session) -> None:
+        """Away for too long: the epoch is over."""
+        core = self.core
+        held = [i for i in session.window.items if i.hold != _NONE and i.kind != Kind.GAP]
+        session.waiting += sum(1 for i in held if i.hold == _BOUND and not i.leaving)
+        session.expire()
+        core.commit.ops.append(Unbind(session.client, [i.id for i in held]))
+        if session.row is not None:
+            # a later start of the gateway must not resume what is void
+            session.row = replace(session.row, epoch="")
+            core.commit.ops.append(PutSession(session.row))
+        core.note_due(core.now())
+        core.wake()
+
+    def reset(self) -> None:
+        """The store failed: nothing is being read."""
+        self._refills.clear()

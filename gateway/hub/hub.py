@@ -1,0 +1,320 @@
+"""The hub: one driver of all sessions, on one thread. It wires the flows, loads what the store knows, survives
+its failures.
+
+    intake    publish → commit → publisher told          delivery  sessions: writing, answers, time
+    joining   hello → welcome                            chain     hand-over, attempts, giving back
+    due       deliver_at, ttl, deadlines, sweep          admin     what an administrator does
+
+A commit that fails voids everything that memory knows beyond the disk. So there is one way back, the same as at
+a start: publishers are told, connections closed (4000, resume), sessions forgotten, the store is reopened until
+it can commit again, and everything is loaded anew.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.auth.principal import Principal
+from gateway.config import Config
+from gateway.engine.backoff import Chance
+from gateway.engine.session import Session, State
+from gateway.errors import Close, CommitUnknown, DiskFull, GatewayError, StoreFailed, Unavailable
+from gateway.hub.admin import Admin
+from gateway.hub.chain import Handover
+from gateway.hub.core import Core, ms
+from gateway.hub.delivery import Delivery
+from gateway.hub.due import Due
+from gateway.hub.intake import Intake
+from gateway.model import ChainRow, Item
+from gateway.ports import Commit, Connection, Observer, Outbound, ReadItems, Recovered, Scheduler, Store
+
+REOPEN_MS = 500
+# the clock is compared with the wall this often
+ANCHOR_MS = 1000
+
+
+class Hub:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        scheduler: Scheduler,
+        outbound: Outbound,
+        observer: Observer,
+        rng: Chance,
+        token: Callable[[], str],
+        reanchor: Callable[[], int] = lambda: 0,
+    ) -> None:
+        core = Core(config, store, scheduler, rng, token, observer)
+        self.core = core
+        self.config = config
+        self.store = store
+        self.scheduler = scheduler
+        self.delivery = Delivery(core)
+        self.intake = Intake(core)
+        self.handover = Handover(core, outbound)
+        self.due = Due(core, self.delivery, self.handover)
+        self.admin = Admin(core, self.delivery, self.intake, self.handover)
+        self.intake.handover = self.delivery.handover = self.handover
+        core.flow = self.delivery
+        core.intake = self.intake
+        core.finish = self._finish
+        core.fire = self._fire
+        self.events = core.events
+        self._reanchor = reanchor
+        self.failures = 0
+        self.commits = 0
+        self.clock_steps = 0
+        # the surface that transports and the API use
+        self.publish = self.intake.publish
+        self.accept = self.delivery.accept
+        self.left = self.delivery.gone
+        self.hello = self.delivery.hello
+        self.ack = self.delivery.ack
+        self.nack = self.delivery.nack
+        self.reject = self.delivery.reject
+        self.working = self.delivery.working
+        self.read = self.delivery.read
+        self.bye = self.delivery.bye
+        self.disconnected = self.delivery.disconnected
+        self.touch = core.touch
+        self.cancel = self.admin.cancel
+        self.presence = self.admin.presence
+        self.clients = self.admin.clients
+        self.client_row = self.admin.client_row
+        self.put_client = self.admin.put_client
+        self.forget = self.admin.forget
+        self.disconnect = self.admin.disconnect
+        self.replay = self.admin.replay
+        self.drop_dead = self.admin.drop_dead
+        self.not_before = self.admin.not_before
+        self.banned = self.admin.banned
+
+    async def explain(self, principal: Principal, pub: Any) -> dict[str, Any]:
+        """Which way a message would go now; see Intake.explain."""
+        return self.intake.explain(principal, pub)
+
+    def resumed_writing(self, conn: Connection) -> None:
+        """Its peer reads again."""
+        if conn.session is not None:
+            self.core.touch_session(conn.session)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> str:
+        """ "" when ready, else why not."""
+        return self.core.down or ("draining" if self.core.draining else "")
+
+    @property
+    def draining(self) -> bool:
+        return self.core.draining
+
+    @property
+    def trace_root(self) -> str:
+        return self.core.trace_root
+
+    def start(self) -> None:
+        """Open the store and load what it knows. Blocks. Raises StoreFailed or ConfigError."""
+        self._load(self.store.open())
+
+    def _load(self, known: Recovered) -> None:
+        """From here on everything that memory holds follows from what is on disk."""
+        core = self.core
+        core.reset()
+        now = core.now()
+        core.ids.raise_floor(known.highest_id)
+        core.trace_root = known.trace_root
+        core.clients.update((row.client, row) for row in known.clients)
+        for row in known.sessions:
+            session = core.sessions[row.client] = Session(row.client, core.rules, row)
+            session.found_away(now, core.offline_ms(row.client), row.away_since)
+        for client, items in known.windows.items():
+            session = core.session(client)
+            for item in items:
+                session.window.add(item)
+            session.window.drop_bodies()
+        for client, count in known.waiting.items():
+            core.session(client).waiting = count
+        for session in core.sessions.values():
+            when = session.next_deadline()
+            if when:
+                core.deadlines.set(session, when)
+        for channel, due in known.channels.items():
+            core.deadlines.set(("chain", channel), max(due, now))
+        core.note_due(known.next_due)
+        core.deadlines.set("sweep", now + 1000)
+        core.deadlines.set("anchor", now + ANCHOR_MS)
+        core.down = ""
+        self._found_open(known.open_chains)
+        core.wake()
+
+    def _found_open(self, rows: list[ChainRow]) -> None:
+        if not rows:
+            return
+
+        def came(read: ReadItems) -> None:
+            items: dict[int, Item] = {i.id: i for i in read.items}
+            self.handover.found_open(rows, items)
+
+        self.core.commit.reads.append(ReadItems([r.id for r in rows], came))
+
+    # -- commits ---------------------------------------------------------------------------------------------------
+
+    def _finish(self, commit: Commit, error: Exception | None) -> None:
+        """A commit is through, or void."""
+        core = self.core
+        core.busy = False
+        if error is not None:
+            self._failed(commit, error)
+            return
+        self.commits += 1
+        self.intake.committed(commit)
+        self.delivery.settled(commit)
+        for client, _, items in commit.binds:
+            self.delivery.bound(client, items)
+        for op in commit.ops:
+            if op.then is not None:
+                op.then(op)  # type: ignore[arg-type]
+        for read in commit.reads:
+            read.then(read)  # type: ignore[arg-type]
+        core.observer.committed(commit, (core.now() - commit.at) / 1000)
+        core.end_turn()
+
+    def _failed(self, commit: Commit, error: Exception) -> None:
+        """Nothing of this commit is known to be on disk, and nothing that memory built on it is true."""
+        core = self.core
+        self.failures += 1
+        behind = core.commit
+        core.down = f"store: {error}"
+        core.disk_full = isinstance(error, StoreFailed) and error.disk_full
+        first, then = explain_failure(error)
+        core.reset()
+        self._refuse(commit, first)
+        self._refuse(behind, then)
+        self.intake.bytes = 0
+        self.delivery.joining.reset()
+        self.delivery.reset()
+        self.handover.reset()
+        self.due.reset()
+        for conn in list(core.conns):
+            conn.session = None
+            conn.error(then)
+            conn.close(Close.DRAIN, "the store cannot commit")
+        core.end_turn()
+        self.scheduler.at(core.now() + REOPEN_MS, self._reopen)
+
+    def _refuse(self, commit: Commit, error: GatewayError) -> None:
+        self.intake.failed(commit, error)
+        for failed in commit.failed:
+            failed(error)
+
+    def _reopen(self) -> None:
+        """Try until the store can commit again."""
+        try:
+            known = self.store.open()
+        except StoreFailed as error:
+            self.core.down = f"store: {error}"
+            self.core.disk_full = error.disk_full
+            self.scheduler.at(self.core.now() + REOPEN_MS, self._reopen)
+            return
+        self._load(known)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _fire(self, key: object, now: int) -> None:
+        core = self.core
+        if isinstance(key, Session):
+            self.delivery.due(key, now)
+        elif key == "due":
+            self.due.rows(now)
+        elif key == "sweep":
+            self.due.sweep(now)
+        elif key == "anchor":
+            step = self._reanchor()
+            self.clock_steps += 1 if step else 0
+            core.deadlines.set("anchor", core.now() + ANCHOR_MS)
+        elif isinstance(key, tuple):
+            self.handover.pump(key[1])
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take nothing new; ask every client to come back elsewhere, spread over the configured range; close
+        what is left then.
+        """
+        core = self.core
+        core.draining = True
+        low, high = core.config.drain.after
+        for conn in list(core.conns):
+            conn.goaway(low, high, "drain")
+            core.touch(conn)
+            when = ms(low + core.rng.random() * max(core.config.drain.timeout - low, 0))
+            core.scheduler.at(core.now() + when, lambda conn=conn: self._close(conn))  # type: ignore[misc]
+
+    def _close(self, conn: Connection) -> None:
+        if conn in self.core.conns:
+            conn.close(Close.DRAIN, "drain")
+            self.disconnected(conn, True)
+
+    def when_quiet(self, connections: bool, call: Callable[[], None]) -> None:
+        """Call once as soon as nothing is being committed and, with `connections`, nobody is connected any more."""
+        self.core.quiet = (connections, call)
+        self.core.wake()
+
+    def stop(self) -> None:
+        """Nothing more is accepted or begun."""
+        self.core.draining = True
+        self.core.down = "draining"
+
+    # -- figures ---------------------------------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, float]:
+        """Plain numbers for metrics."""
+        core = self.core
+        states = dict.fromkeys(State, 0)
+        queued = in_flight = deepest = 0
+        for session in core.sessions.values():
+            states[session.state] += 1
+            queued += session.waiting
+            in_flight += session.window.open
+            deepest = max(deepest, session.waiting)
+        out: dict[str, float] = {
+            "accepted": self.intake.accepted,
+            "refused": self.intake.refused,
+            "delivered": self.delivery.delivered,
+            "acked": self.delivery.acked,
+            "redelivered": self.delivery.redelivered,
+            "handed_over": self.handover.claimed,
+            "resumed": self.delivery.joining.resumed,
+            "epochs": self.delivery.joining.begun,
+            "reports_dropped": core.reports_dropped,
+            "commits": self.commits,
+            "commit_failures": self.failures,
+            "purged": self.due.purged,
+            "clock_steps": self.clock_steps,
+            "due_lateness_ms": self.due.lateness,
+            "connections": len(core.conns),
+            "queued": queued,
+            "queue_deepest": deepest,
+            "in_flight": in_flight,
+            "intake_bytes": self.intake.bytes,
+        }
+        out.update({f"sessions_{state.name.lower()}": count for state, count in states.items()})
+        return out
+
+
+def explain_failure(error: Exception) -> tuple[GatewayError, GatewayError]:
+    """What publishers are told: those of the failed commit, and those behind it."""
+    if isinstance(error, StoreFailed):
+        if error.disk_full and error.definite:
+            full = DiskFull("the disk is full", retry_after=5.0)
+            return full, full
+        if error.definite:
+            away: GatewayError = Unavailable(
+                "the store cannot commit", code="store_unavailable", retry_after=1.0
+            )
+            return away, away
+    unknown = CommitUnknown(
+        "the commit failed and may yet have reached the disk: send again with the same key", retry_after=1.0
+    )
+    return unknown, Unavailable("the store cannot commit", code="store_unavailable", retry_after=1.0)

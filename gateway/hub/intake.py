@@ -1,0 +1,395 @@
+"""Publish → store: what a message must satisfy, and what its publisher is told once the commit is on disk."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from gateway.auth.limits import RateLimiter
+from gateway.auth.principal import Principal
+from gateway.engine.session import Session, State
+from gateway.errors import Conflict, DiskFull, Forbidden, GatewayError, Invalid, Limited, Unavailable
+from gateway.hub.core import Core, ms
+from gateway.model import (
+    LANES,
+    MAX_META,
+    Chain,
+    Extra,
+    Hold,
+    Item,
+    Publish,
+    Status,
+    check_address,
+)
+from gateway.ports import Commit, KeyClaim, ReadItems, Sink
+from gateway.wire import body_from_msgpack, canonical, check_body, read_json
+
+_BOUND = int(Hold.BOUND)
+_WAITING = int(Hold.WAITING)
+NOTHING = (None,) * 7
+
+
+class Intake:
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        limits = core.config.limits
+        self._rate = RateLimiter(limits.publish_rate, limits.publish_burst)
+        self._max_payload = limits.max_payload
+        self._queue = limits.queue_per_client
+        self._intake_bytes = limits.intake_bytes
+        self.bytes = 0  # of bodies that wait for a commit
+        self.accepted = 0
+        self.refused = 0
+        self.handover: Any = None  # the chain flow, wired by the hub
+
+    # -- a message comes in ----------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        principal: Principal,
+        pub: Publish,
+        sink: Sink,
+        ref: Any,
+        *,
+        field: str = "$",
+        msgpack: bool = False,
+    ) -> None:
+        """Queue a message for the next commit; `sink` is told once what became of it.
+
+        Raises GatewayError where it is refused at once, naming the field below the prefix `field`.
+        """
+        core = self.core
+        if core.down or core.draining:
+            raise self.unavailable()
+        now = core.now()
+        wait = self._rate.take(principal.publisher, 1, now)
+        if wait:
+            raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
+        try:
+            item = self.check(principal, pub, now, field, msgpack)
+            self._admit(principal, pub, item, sink, ref, now)
+        except GatewayError:
+            self.refused += 1
+            raise
+
+    def unavailable(self) -> Unavailable:
+        if self.core.draining:
+            return Unavailable("the gateway is draining", code="draining", retry_after=1.0)
+        if self.core.disk_full and self.core.down:
+            return DiskFull("the disk is full", retry_after=5.0)
+        return Unavailable(f"not ready: {self.core.down}", code="not_ready", retry_after=1.0)
+
+    def check(
+        self, principal: Principal, pub: Publish, now: int, field: str = "$", msgpack: bool = False
+    ) -> Item:
+        """The message as an Item, not yet admitted. Raises GatewayError."""
+        core = self.core
+        to = pub.to
+        session = core.sessions.get(to)
+        if session is None:
+            check_address(to, field + ".to")
+            self._check_unknown(to, field)
+        if not principal.may_publish_to(to):
+            raise Forbidden(f"may not publish to {to}", code="address_forbidden", field=field + ".to")
+        if pub.template is not None:
+            raise Invalid(
+                "templates are not served yet", code="template_unsupported", field=field + ".template"
+            )
+        if pub.body is UNSET:
+            raise Invalid("a message has a body", code="body_missing", field=field + ".body")
+        body = bytes(pub.body)
+        if len(body) > self._max_payload:
+            raise Invalid(
+                f"a body has at most {self._max_payload} bytes, this one {len(body)}",
+                code="too_large", field=field + ".body", http=413,
+            )  # fmt: skip
+        if msgpack:
+            body = body_from_msgpack(body, field + ".body")
+        else:
+            check_body(body, field + ".body")
+        self._check_rights(principal, pub, field)
+        start = now
+        later = pub.deliver_at is not None and pub.deliver_at > now
+        if later:
+            start = pub.deliver_at or now
+        item = Item(
+            0,
+            to,
+            principal.publisher,
+            LANES[pub.priority],
+            now,
+            start + ms(pub.ttl),
+            body,
+            self._extra(pub, start, field),
+        )
+        names = pub.fallback if pub.fallback is not None else core.preferred(to)
+        if names and core.chain_of(item):
+            item.chain = int(Chain.READY)
+        if later:
+            item.hold = int(Hold.LATER)
+            item.due = start
+        return item
+
+    def _check_unknown(self, to: str, field: str) -> None:
+        """A client without a session: may it be addressed at all?"""
+        core = self.core
+        if core.config.clients.strict and to not in core.clients:
+            raise Invalid(f"no client {to} is known", code="client_unknown", field=field + ".to")
+        if len(core.sessions) >= core.config.clients.max:
+            raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
+
+    def _check_rights(self, principal: Principal, pub: Publish, field: str) -> None:
+        if principal.kind == "client":
+            if pub.fallback is not None and "fallback" not in principal.may:
+                raise Forbidden("may not name channels", code="fallback_forbidden", field=field + ".fallback")
+            if pub.priority == "critical" and "critical" not in principal.may:
+                raise Forbidden(
+                    "may not use this priority", code="critical_forbidden", field=field + ".priority"
+                )
+        if pub.fallback is not None:
+            for i, name in enumerate(pub.fallback):
+                if name not in self.core.config.channels:
+                    raise Invalid(
+                        f"no channel {name}", code="channel_unknown", field=f"{field}.fallback[{i}]"
+                    )
+
+    def _extra(self, pub: Publish, start: int, field: str) -> Extra | None:
+        rare = (pub.type, pub.meta, pub.trace, pub.collapse, pub.notify, pub.fallback, pub.deadline)
+        if rare == NOTHING:
+            return None
+        if (
+            pub.meta is not None
+            and sum(len(k.encode()) + len(v.encode()) for k, v in pub.meta.items()) > MAX_META
+        ):
+            raise Invalid(f"meta has at most {MAX_META} bytes", code="meta_too_large", field=field + ".meta")
+        return Extra(
+            type=pub.type,
+            meta=pub.meta,
+            trace=pub.trace,
+            collapse=pub.collapse,
+            notify=list(pub.notify) if pub.notify is not None else None,
+            fallback=pub.fallback,
+            deadline=start + ms(pub.deadline) if pub.deadline is not None else None,
+        )
+
+    def _admit(self, principal: Principal, pub: Publish, item: Item, sink: Sink, ref: Any, now: int) -> None:
+        """Quotas, then the commit. A repetition is recognised before quotas: it is let through to be looked up."""
+        core = self.core
+        session = core.sessions.get(item.client)
+        full = session is not None and session.waiting + session.incoming + session.window.open >= self._queue
+        if full and pub.key is None:
+            raise self._full()
+        if self.bytes >= self._intake_bytes:
+            raise Unavailable(
+                "more bodies wait for the disk than are allowed", code="overloaded", retry_after=0.2
+            )
+        if session is None:
+            session = core.session(item.client)
+        commit = core.commit
+        if pub.key is not None:
+            window = core.config.dedup.window
+            commit.keys[len(commit.appends)] = KeyClaim(
+                principal.publisher, pub.key, digest(pub, item.body or b""), now, now - ms(window), full
+            )
+        item.id = core.ids.next(now)
+        self.add(commit, session, item, sink, ref)
+
+    def add(self, commit: Commit, session: Session, item: Item, sink: Sink | None, ref: Any) -> None:
+        """Put a new row into the commit: with a seq if its session is live and nothing waits before it."""
+        core = self.core
+        if item.hold == _WAITING:
+            conn = session.conn
+            if conn is not None and session.may_bind_now(conn.writable):
+                item.hold = _BOUND
+                item.eno = session.eno
+                item.status = int(Status.SENT)
+                session.binding += 1
+                own = item.x.deadline if item.x is not None and item.chain == Chain.READY else None
+                item.due = own or 0
+            else:
+                item.due = core.next_look(item, session, item.at)
+        session.incoming += 1
+        self.bytes += len(item.body or b"")
+        commit.appends.append(item)
+        commit.sinks.append(sink)
+        commit.refs.append(ref)
+        report = core.report(item, item.status, "", item.at)
+        if report is not None and len(commit.appends) - 1 in commit.keys:
+            # only if it is no repetition
+            core.report_with(commit, item.id, (item.hold,), report)
+        elif report is not None:
+            # a report of a report does not exist, so this does not recur
+            self.add(commit, core.session(report.client), report, None, None)
+        core.wake()
+
+    def _full(self) -> Limited:
+        return Limited(
+            f"{self._queue} messages are pending for this client", code="queue_full", retry_after=5.0
+        )
+
+    # -- the commit is on disk -------------------------------------------------------------------------------------
+
+    def committed(self, commit: Commit) -> None:
+        """Tell publishers, and give sessions what is theirs."""
+        core = self.core
+        now = core.now()
+        twins = commit.twins
+        appends, sinks, refs = commit.appends, commit.sinks, commit.refs
+        for i in range(len(appends)):
+            item = appends[i]
+            session = core.session(item.client)
+            session.incoming -= 1
+            self.bytes -= len(item.body or b"")
+            sink = sinks[i]
+            if i in twins:
+                self._twin(commit, i, session)
+                continue
+            self.accepted += 1
+            if sink is not None:
+                sink.stored(refs[i], item.id, False, item.status)
+            self._place(item, session, now)
+            core.told(item, item.status, item.at)
+        if commit.collapsed:
+            core.commit.reads.append(ReadItems([id for _, id in commit.collapsed], self._collapsed))
+        for index, id in commit.collapsed:
+            client = appends[index].client
+            session = core.session(client)
+            session.waiting -= 1
+            session.queue.remove(id)
+            core.told(
+                Item(id, client, appends[index].sender, 2, now, now, None),
+                Status.CANCELLED,
+                now,
+                "",
+                "collapsed",
+            )
+
+    def _collapsed(self, read: ReadItems) -> None:
+        """Publishers that want to know it are told what was replaced."""
+        core = self.core
+        for item in read.items:
+            report = core.report(item, Status.CANCELLED, "", core.now(), "collapsed")
+            if report is not None:
+                self.add(core.commit, core.session(report.client), report, None, None)
+
+    def _place(self, item: Item, session: Session, now: int) -> None:
+        core = self.core
+        core.note_due(item.due)
+        if item.hold == _BOUND:
+            session.bound(item, now)
+            if session.live:
+                core.touch_session(session)
+            else:
+                item.body = None
+                self.handover.offer(session, item)
+                core.flow.work(session)
+        else:
+            session.waiting += 1
+            if session.live:
+                if item.hold == _WAITING:
+                    core.enqueue(session, item)
+            elif item.hold == _WAITING:
+                self.handover.offer(session, item)
+
+    def _twin(self, commit: Commit, i: int, session: Session) -> None:
+        """A keyed publish that was not stored: a repetition, a conflict, or over its quota."""
+        item, sink, twin = commit.appends[i], commit.sinks[i], commit.twins[i]
+        if item.hold == _BOUND:
+            session.binding -= 1
+            if not session.live:
+                self.core.flow.work(session)
+        if sink is None:
+            return
+        if twin.id == 0:
+            self.refused += 1
+            sink.refused(commit.refs[i], self._full())
+        elif twin.same:
+            sink.stored(commit.refs[i], twin.id, True, twin.status)
+        else:
+            self.refused += 1
+            sink.refused(
+                commit.refs[i],
+                Conflict("another message has this key", code="key_conflict", field="$.key"),
+            )
+
+    def failed(self, commit: Commit, error: GatewayError) -> None:
+        """The commit is void: nobody is told that anything is stored."""
+        self.refused += len(commit.appends)
+        for sink, ref in zip(commit.sinks, commit.refs, strict=True):
+            if sink is not None:
+                sink.refused(ref, error)
+
+    # -- explaining ------------------------------------------------------------------------------------------------
+
+    def explain(self, principal: Principal, pub: Publish) -> dict[str, Any]:
+        """Which way a message would go now, and why. Nothing is stored. Raises GatewayError like `publish`."""
+        core = self.core
+        now = core.now()
+        item = self.check(principal, pub, now)
+        session = core.sessions.get(item.client)
+        state = session.state if session is not None else State.NEW
+        steps: list[str] = []
+        if item.hold == Hold.LATER:
+            steps.append(f"is kept until deliver_at ({item.due})")
+        path = "queue"
+        if session is not None and session.live:
+            path = "live"
+            if session.may_bind_now(session.conn.writable):
+                steps.append("the client is online and its window is open: sent at once")
+            else:
+                steps.append(f"the client is online; {session.waiting} messages wait before it, by priority")
+        elif state == State.NEW:
+            steps.append("the client was never connected: the message waits for it")
+        else:
+            steps.append("the client is offline: the message waits for it")
+        chain = core.chain_of(item) if item.chain == Chain.READY else []
+        source = "none"
+        if chain:
+            source = (
+                "message" if pub.fallback is not None else "client" if self._prefers(item.client) else "route"
+            )
+            starts = self._chain_starts(item, session, now)
+            if starts <= now:
+                path = "chain"
+                steps.append("its offline deadline has passed: handed over at once")
+            elif path != "live" or pub.deadline is not None:
+                steps.append(f"unless acked before, it is handed over at {starts}")
+            else:
+                steps.append("handed over if the client goes away for its offline deadline, or never acks")
+        else:
+            steps.append("no fallback chain: it waits until its ttl")
+        return {
+            "to": item.client,
+            "state": state.name.lower(),
+            "path": path,
+            "why": steps,
+            "fallback": chain,
+            "fallback_from": source,
+            "expires": item.expire,
+            "priority": pub.priority,
+            "queued_before": session.waiting if session is not None else 0,
+        }
+
+    def _prefers(self, client: str) -> bool:
+        row = self.core.clients.get(client)
+        return row is not None and row.record.fallback is not None
+
+    def _chain_starts(self, item: Item, session: Session | None, now: int) -> int:
+        if item.x is not None and item.x.deadline is not None:
+            return item.x.deadline
+        start = item.due or now
+        if session is None or session.state == State.NEW:
+            return start + self.core.offline_ms(item.client)
+        if session.live:
+            return item.expire
+        return start if session.handed else max(start, session.offline_at)
+
+
+def digest(pub: Publish, body: bytes) -> bytes:
+    """SHA-256 of the canonical message without `trace`: what tells a repetition from a conflict (PROTOCOL 2)."""
+    fields = msgspec.to_builtins(pub, builtin_types=(msgspec.Raw,))
+    fields.pop("trace", None)
+    fields.pop("ref", None)
+    fields["body"] = read_json(body)
+    return hashlib.sha256(canonical(fields)).digest()
