@@ -1,0 +1,52 @@
+"""Attempts that brought no answer: what each failure means, in reasons that stay the same. Pure."""
+
+import aiohttp
+
+from gateway.ports import Outcome
+from gateway.providers.resolver import AddressRefused
+
+INTERNAL = "internal error"
+
+
+def failed(error: BaseException, *, sent: bool) -> Outcome:
+    """The outcome of an attempt without an answer. `sent`: bytes of the request may have left."""
+    if isinstance(error, AddressRefused):
+        # only a change of the configuration helps: the account's fault, not the message's
+        return Outcome("refused", "address not public", blame="account")
+    if isinstance(error, aiohttp.InvalidURL):
+        return Outcome("refused", "not a usable URL", blame="account")
+    return Outcome("ambiguous", _afterwards(error)) if sent else Outcome("retry", _before(error))
+
+
+def _before(error: BaseException) -> str:
+    match error:
+        case TimeoutError():
+            return "not connected in time"
+        case aiohttp.ClientConnectorCertificateError():
+            return "TLS certificate not accepted"
+        case aiohttp.ClientConnectorSSLError():
+            return "TLS failed"
+        case aiohttp.ClientConnectorDNSError():
+            return "name not resolved"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return "connection refused"
+        case aiohttp.ClientError() | OSError():
+            return "not connected"
+        case _:
+            return _internal(error)
+
+
+def _afterwards(error: BaseException) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientResponseError():
+            return "answer is not HTTP"
+        case aiohttp.ClientError() | OSError():
+            return "connection lost before the answer"
+        case _:
+            return _internal(error)
+
+
+def _internal(error: BaseException) -> str:
+    return f"{INTERNAL}: {type(error).__name__}"
