@@ -1,0 +1,346 @@
+"""One WebSocket connection after its handshake: bytes and frames in, calls to the hub out.
+
+The protocol core of `websockets` cuts the stream into frames and answers pings and closes. While a hello is under way,
+or a token has to be checked with somebody else's keys, the socket is not read, and what had come already waits in
+`held`; so nothing is taken from a client whose right to say it is not known yet.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, Protocol
+
+from gateway import wire
+from gateway.auth import Principal
+from gateway.errors import Close, Conflict, Forbidden, GatewayError, Invalid, Unauthorized
+from gateway.ids import decode_id
+from gateway.transports.websocket.frames import BadEntry, Codec, read_entry, read_frame
+from gateway.transports.websocket.life import WELCOME_WAIT, Life
+from gateway.transports.websocket.writer import CLOSING, JOINING, NEW
+
+if TYPE_CHECKING:
+    from gateway.transports.websocket.server import WebSocketServer
+
+# Publishes of one connection without an answer at which its socket is no longer read, and at which it is again. A few
+# commits' worth of one busy publisher: it is slowed down to the store's pace, not stopped.
+OWED_HIGH: Final = 1024
+OWED_LOW: Final = 512
+INVALID_TEXT: Final = 1007  # RFC 6455 8.1
+
+
+class Connection(Life):
+    """A ports.Connection. `peer` is the client's address as text."""
+
+    __slots__ = ("held", "partial", "peer")
+
+    def __init__(
+        self,
+        server: "WebSocketServer",
+        transport: asyncio.Transport,
+        codec: Codec,
+        core: Protocol,
+        principal: Principal | None,
+        peer: str,
+    ) -> None:
+        super().__init__(server, transport, codec, core, principal)
+        self.peer = peer
+        self.held: list[Any] | None = None
+        self.partial: bytearray | None = None  # of a message in fragments
+
+    # -- bytes -----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        server = self.server
+        server.bytes_in += len(data)
+        self.last_proof = server.now()
+        core = self.core
+        core.receive_data(data)
+        frames = core.events_received()
+        if self.phase >= CLOSING:
+            self._still_closing()
+            return
+        if self.held is not None:
+            self.held += frames
+        elif frames:
+            self._take(frames)
+        if core.state is not OPEN:
+            self._core_ended()
+        elif core.writes:
+            self.touch()
+
+    def eof_received(self) -> None:
+        """The peer's half is closed; without a close frame that is a loss. The transport closes itself."""
+        if self.phase < CLOSING:
+            self.lost()
+
+    def _still_closing(self) -> None:
+        """Nothing counts any more but the peer's close frame."""
+        self.core.data_to_send()
+        if self.core.close_rcvd is not None:
+            self.hang_up()
+
+    def _core_ended(self) -> None:
+        """The peer has sent a close frame, or broken the protocol: the core has its answer ready."""
+        if self.phase >= CLOSING:
+            return
+        assert self.core.close_sent is not None
+        self.closing(self.core.close_sent.code)
+        self.tell_hub()
+
+    def _take(self, frames: list[Any]) -> None:
+        """Frames in order; the rest waits as soon as something has to be known first."""
+        for i, frame in enumerate(frames):
+            self._frame(frame)
+            if self.phase >= CLOSING:
+                return
+            if self.held is not None:
+                self.held += frames[i + 1 :]
+                return
+
+    def _frame(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if (opcode is Opcode.BINARY) is not self.codec.binary:
+                wanted = "binary" if self.codec.binary else "text"
+                self.fail(Invalid(f"the subprotocol has {wanted} frames", code="frame_kind", http=400))
+            elif frame.fin:
+                self._message(bytes(frame.data))
+            else:
+                self.partial = bytearray(frame.data)
+        elif opcode is Opcode.CONT:
+            # the core lets no continuation come without a start, and counts the size of the whole
+            assert self.partial is not None
+            self.partial += frame.data
+            if frame.fin:
+                data, self.partial = bytes(self.partial), None
+                self._message(data)
+
+    # -- frames ----------------------------------------------------------------------------------------------------
+
+    def _message(self, data: bytes) -> None:
+        self.server.frames_in += 1
+        if not self.codec.binary and not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                self.end(INVALID_TEXT, "text that is not UTF-8")
+                return
+        try:
+            frame = read_frame(self.codec, data)
+            if self.phase == NEW and type(frame) is not wire.Hello:
+                raise Invalid("the first frame must be hello", code="hello_first", http=400)
+            _HANDLERS[type(frame)](self, frame)
+        except GatewayError as error:
+            self.fail(error)
+
+    def _on_hello(self, hello: wire.Hello) -> None:
+        if self.phase != NEW:
+            raise Conflict("this connection has had its hello", code="hello_again")
+        self.phase = JOINING
+        self.deadline = self.server.now() + WELCOME_WAIT
+        if hello.token is not None:
+            self._check(hello.token, hello)
+        elif self.principal is not None:
+            self._join(self.principal, hello)
+        else:
+            raise Unauthorized("send a token, at the handshake or in hello", field="$.token")
+
+    def _on_token(self, frame: wire.NewToken) -> None:
+        self._check(frame.token, None)
+
+    def _on_ack(self, frame: wire.Ack) -> None:
+        if frame.seq is None and frame.seqs is None:
+            raise Invalid("an ack needs `seq` or `seqs`", field="$.seq")
+        self.server.hub.ack(self, frame.seq, frame.seqs)
+
+    def _on_nack(self, frame: wire.Nack) -> None:
+        self.server.hub.nack(self, frame.seq, frame.delay, frame.why)
+
+    def _on_reject(self, frame: wire.Reject) -> None:
+        self.server.hub.reject(self, frame.seq, frame.why)
+
+    def _on_working(self, frame: wire.Working) -> None:
+        self.server.hub.working(self, frame.seq)
+
+    def _on_read(self, frame: wire.ReadFrame) -> None:
+        ids: list[int] = []
+        for i, text in enumerate(frame.ids):
+            try:
+                ids.append(decode_id(text))
+            except ValueError as error:
+                raise Invalid(str(error), field=f"$.ids[{i}]") from None
+        self.server.hub.read(self, ids)
+
+    def _on_ping(self, _: wire.Ping) -> None:
+        self.head(wire.PONG)
+
+    def _on_bye(self, frame: wire.Bye) -> None:
+        # the hub lets the bodies go when it hears of it
+        self.write_out()
+        self.server.hub.bye(self, frame.end)
+        self.end(Close.NORMAL, "bye")
+
+    def _on_pub(self, frame: wire.Pub) -> None:
+        self._check_batch(len(frame.m))
+        for i, entry in enumerate(frame.m):
+            self._publish(entry, f"$.m[{i}]")
+        self.throttle()
+
+    def _on_loose_pub(self, frame: wire.LoosePub) -> None:
+        """Some of the messages are bad: each is answered by itself."""
+        self._check_batch(len(frame.m))
+        for i, raw in enumerate(frame.m):
+            at = f"$.m[{i}]"
+            entry = read_entry(self.codec, raw, at)
+            if isinstance(entry, BadEntry):
+                self.head(wire.err_frame(entry.error, entry.ref))
+            else:
+                self._publish(entry, at)
+        self.throttle()
+
+    def _check_batch(self, count: int) -> None:
+        limit = self.server.batch
+        if count > limit:
+            raise Invalid(
+                f"over {limit} messages in one frame", code="batch_too_large", field="$.m", http=413
+            )
+
+    def _publish(self, entry: wire.PubEntry, at: str) -> None:
+        assert self.principal is not None
+        self.owed += 1
+        try:
+            self.server.hub.publish(
+                self.principal, entry, self, entry.ref, field=at, msgpack=self.codec.binary
+            )
+        except GatewayError as error:
+            self.owed -= 1
+            self.head(wire.err_frame(error, entry.ref))
+
+    # -- who it is -------------------------------------------------------------------------------------------------
+
+    def _check(self, token: str, hello: wire.Hello | None) -> None:
+        """Prove a token, in this turn where the key is at hand. Raises GatewayError."""
+        principal = self.server.authenticator.try_token(token)
+        if principal is not None:
+            self._proven(principal, hello)
+        else:
+            self._hold()
+            self.server.spawn(self._check_slowly(token, hello))
+
+    async def _check_slowly(self, token: str, hello: wire.Hello | None) -> None:
+        try:
+            principal = await self.server.authenticator.authenticate_token(token)
+            if self.phase < CLOSING:
+                self._proven(principal, hello)
+        except GatewayError as error:
+            self.fail(error)
+            return
+        if hello is None:
+            self._release()
+
+    def _proven(self, principal: Principal, hello: wire.Hello | None) -> None:
+        """Raises GatewayError."""
+        server = self.server
+        if self.principal is not None and principal.name != self.principal.name:
+            raise Unauthorized("the token is another client's", code="token_subject", field="$.token")
+        self.principal = principal
+        if hello is not None:
+            self._join(principal, hello)
+        elif server.hub.banned(principal.name, server.now()):
+            self._banned()
+        else:
+            # it may expire before the next look
+            server.wheel.put(self, server.now())
+
+    def _join(self, principal: Principal, hello: wire.Hello) -> None:
+        """Raises GatewayError."""
+        hub = self.server.hub
+        if hub.banned(principal.name, self.server.now()):
+            self._banned()
+            return
+        self._hold()
+        self.joined = True
+        try:
+            hub.hello(self, principal, hello)
+        except GatewayError:
+            self.joined = False
+            raise
+
+    def _banned(self) -> None:
+        self.fail(Forbidden("this client is banned for a while", code="banned"), Close.BANNED)
+
+    def welcomed(self) -> None:
+        """The welcome is buffered: go live."""
+        self.live()
+        # what the client sent behind its hello is taken when the hub has done with its call
+        self.server.loop.call_soon(self._release)
+
+    # -- holding back ----------------------------------------------------------------------------------------------
+
+    def _hold(self) -> None:
+        if self.held is None:
+            self.held = []
+            self.throttle()
+
+    def _release(self) -> None:
+        if self.phase >= CLOSING:
+            return
+        held, self.held = self.held, None
+        if held:
+            self._take(held)
+        self.throttle()
+
+    def throttle(self) -> None:
+        """Read the socket, or leave it alone for as long as too much is open."""
+        owed_limit = OWED_LOW if self.stopped else OWED_HIGH
+        stop = self.held is not None or self.owed > owed_limit or self.piled > self.server.pile_high
+        if stop is self.stopped or self.phase >= CLOSING:
+            return
+        self.stopped = stop
+        if stop:
+            self.transport.pause_reading()
+        else:
+            # bytes that wait in the kernel are heard only when they are read
+            self.quiet_from = self.server.now()
+            self.transport.resume_reading()
+
+    def answered(self) -> None:
+        """A publish has its answer."""
+        self.owed -= 1
+        if self.stopped:
+            self.throttle()
+
+    def flush(self) -> None:
+        super().flush()
+        if self.piled:
+            self.throttle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.throttle()
+
+    def goaway(self, low: float, high: float, why: str) -> None:
+        super().goaway(low, high, why)
+        # who is asked to leave is not blamed for going
+        self.clean = True
+
+    def let_go(self) -> None:
+        super().let_go()
+        self.held = self.partial = None
+
+
+_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+    wire.Hello: Connection._on_hello,
+    wire.Ack: Connection._on_ack,
+    wire.Nack: Connection._on_nack,
+    wire.Reject: Connection._on_reject,
+    wire.Working: Connection._on_working,
+    wire.ReadFrame: Connection._on_read,
+    wire.Pub: Connection._on_pub,
+    wire.LoosePub: Connection._on_loose_pub,
+    wire.NewToken: Connection._on_token,
+    wire.Ping: Connection._on_ping,
+    wire.Bye: Connection._on_bye,
+}

@@ -1,0 +1,242 @@
+"""The writing half of a connection: what the hub hands over, in which order it leaves, how much of it at a time.
+
+The hub hands over messages and answers during a turn of the loop; at the turn's end `flush` lays out all of it in one
+write: first the welcome, then errors and answers, then messages, statuses and gaps in seq order.
+
+Whether the peer reads is told by the transport: either its buffer is empty, or what the socket did not take waits there
+(`paused`). While something waits, no message is laid out: messages are kept as the items that the hub holds anyway, so
+a peer that does not read costs one slice of them and the answers to its own publishes, never its whole window.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from websockets.protocol import OPEN, Protocol
+
+from gateway import wire
+from gateway.errors import GatewayError
+from gateway.model import Item, Kind
+from gateway.transports.websocket.frames import Codec, header
+
+if TYPE_CHECKING:
+    from gateway.transports.websocket.server import WebSocketServer
+
+# phases of a connection, in order
+NEW: Final = 0  # hello is awaited
+JOINING: Final = 1  # its token is being checked, or the hub's welcome is awaited
+LIVE: Final = 2  # welcomed
+CLOSING: Final = 3  # the close frame is written, nothing else will be
+GONE: Final = 4  # so is the socket
+
+# answers in one `ok` frame: at about 110 bytes each at most, a frame stays below 256 KiB
+OKS_A_FRAME: Final = 2048
+
+
+class Writer(asyncio.Protocol):
+    """A ports.Connection as far as something is to be written; the rest is left to the classes below."""
+
+    __slots__ = (
+        "codec", "core", "dirty", "heads", "items", "oks", "owed", "paused", "phase", "piled", "server", "session",
+        "stall_left", "transport", "writable",
+    )  # fmt: skip
+
+    via = "ws"
+
+    def __init__(
+        self, server: "WebSocketServer", transport: asyncio.Transport, codec: Codec, core: Protocol
+    ) -> None:
+        self.server = server
+        self.transport = transport
+        self.codec = codec
+        self.core = core
+        self.phase = NEW
+        self.session: Any = None
+        self.writable = True
+        self.paused = False  # bytes wait in the transport
+        self.dirty = False  # a flush is asked for
+        # lists are made when they are needed: most connections are idle
+        self.heads: list[bytes] | None = None  # frames that go before the messages
+        self.oks: list[bytes] | None = None
+        self.items: list[Item] | None = None
+        self.owed = 0  # publishes without an answer
+        self.piled = 0  # bytes of answers that were written and that the peer has not taken all
+        self.stall_left = 0  # bytes that the peer has yet to take, as last seen
+
+    # -- what the hub hands over -----------------------------------------------------------------------------------
+
+    def deliver(self, items: list[Item]) -> None:
+        """Messages, gaps and statuses in seq order."""
+        if self.phase != LIVE:
+            return
+        if self.items is None:
+            self.items = items[:]
+        else:
+            self.items += items
+        self.touch()
+
+    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
+        """A publish of this connection is durable."""
+        if self.phase >= CLOSING:
+            return
+        entry = wire.ok_entry(ref, id, dup)
+        if self.oks is None:
+            self.oks = [entry]
+        else:
+            self.oks.append(entry)
+        self.touch()
+        self.answered()
+
+    def refused(self, ref: Any, error: GatewayError) -> None:
+        """A publish of this connection was refused after all."""
+        self.head(wire.err_frame(error, ref))
+        self.answered()
+
+    def error(self, error: GatewayError) -> None:
+        """An `err` about the connection."""
+        self.head(wire.err_frame(error))
+
+    def welcome(self, fields: dict[str, Any]) -> None:
+        """The hub has joined it to its session: `fields` of the frame, without `t`."""
+        if self.phase != JOINING:
+            return
+        frame = wire.any_frame({"t": "welcome", **fields})
+        self.heads = [frame] if self.heads is None else [frame, *self.heads]
+        self.touch()
+        self.welcomed()
+
+    def goaway(self, low: float, high: float, why: str) -> None:
+        """Ask the client to come back after a random time in this range, in seconds."""
+        self.head(wire.any_frame({"t": "goaway", "after": [low, high], "why": why}))
+
+    def close(self, code: int, reason: str) -> None:
+        """Write what is buffered, then the close frame, and wait a little for the peer's. `code` as in errors.Close."""
+        raise NotImplementedError
+
+    def answered(self) -> None:
+        """A publish has its answer."""
+        raise NotImplementedError
+
+    def welcomed(self) -> None:
+        """The welcome is buffered: go live."""
+        raise NotImplementedError
+
+    def head(self, frame: bytes) -> None:
+        """A frame that goes before the messages."""
+        if self.phase >= CLOSING:
+            return
+        if self.heads is None:
+            self.heads = [frame]
+        else:
+            self.heads.append(frame)
+        self.touch()
+
+    def touch(self) -> None:
+        """Ask for a flush at the end of this turn."""
+        if not self.dirty:
+            self.dirty = True
+            self.server.hub.touch(self)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what is buffered, in one write unless it is over a slice."""
+        self.dirty = False
+        if self.phase < CLOSING:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Lay out what is buffered and write it, messages only as far as the peer takes them."""
+        pieces: list[bytes] = []
+        answers = 0
+        if self.core.state is OPEN:
+            if self.heads is not None or self.oks is not None:
+                self._lay_answers(pieces)
+                answers = sum(map(len, pieces))
+            while self.items is not None and not self.paused and self._lay_slice(pieces):
+                self.write(pieces, answers)
+                pieces = []
+                answers = 0
+        if self.core.writes:
+            of_core = self.core.data_to_send()
+            answers += sum(map(len, of_core))
+            pieces += of_core
+        if pieces:
+            self.write(pieces, answers)
+
+    def write(self, pieces: list[bytes], answers: int) -> None:
+        """`answers`: how many of the bytes are no messages."""
+        data = b"".join(pieces)
+        self.server.bytes_out += len(data)
+        if self.paused:
+            self.stall_left += len(data)
+        self.transport.write(data)
+        if self.paused:
+            self.piled += answers
+
+    def drop_buffers(self) -> None:
+        """Nothing more will be written."""
+        self.heads = self.oks = self.items = None
+
+    def _lay_answers(self, pieces: list[bytes]) -> None:
+        heads, self.heads = self.heads, None
+        oks, self.oks = self.oks, None
+        if heads is not None:
+            for frame in heads:
+                self._lay(pieces, frame)
+        if oks is not None:
+            for i in range(0, len(oks), OKS_A_FRAME):
+                self._lay(pieces, wire.ok_frame(oks[i : i + OKS_A_FRAME]))
+
+    def _lay_slice(self, pieces: list[bytes]) -> bool:
+        """Up to a slice of the messages, in frames of one kind each; a message larger than a slice goes alone.
+
+        Whether there are more.
+        """
+        items = self.items
+        assert items is not None
+        room = self.server.slice_bytes
+        root = self.server.hub.trace_root
+        entries: list[bytes] = []
+        kind = items[0].kind
+        size = done = 0
+        for item in items:
+            body = item.body
+            if body is None and item.kind != Kind.GAP:
+                # settled or given back since it was handed over: it is no longer to be written
+                done += 1
+                continue
+            if size and size + (len(body) if body is not None else 0) > room:
+                break
+            if item.kind != kind:
+                if entries:
+                    self._lay(pieces, wire.frame(kind, entries))
+                    entries = []
+                kind = item.kind
+            entry = wire.entry(item, root)
+            entries.append(entry)
+            # the store keeps the body; should it have to be written again, the hub reads it there
+            item.body = None
+            size += len(entry)
+            done += 1
+        if entries:
+            self._lay(pieces, wire.frame(kind, entries))
+        if done < len(items):
+            del items[:done]
+            return True
+        self.items = None
+        return False
+
+    def _lay(self, pieces: list[bytes], frame: bytes) -> None:
+        """One frame, given as JSON, in the encoding of the connection."""
+        codec, core = self.codec, self.core
+        self.server.frames_out += 1
+        payload = codec.encode(frame)
+        if core.extensions:
+            if codec.binary:
+                core.send_binary(payload)
+            else:
+                core.send_text(payload)
+            pieces += core.data_to_send()
+        else:
+            pieces.append(header(codec.first_byte, len(payload)))
+            pieces.append(payload)
