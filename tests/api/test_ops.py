@@ -1,0 +1,40 @@
+"""Health, readiness, metrics, callbacks."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.api.double import HubDouble
+from tests.api.support import Caller
+
+
+@pytest.fixture
+def nobody(as_key: Callable[[str | None], Caller]) -> Caller:
+    """A caller without a credential."""
+    return as_key(None)
+
+
+async def test_health(nobody: Caller, hub: HubDouble) -> None:
+    hub.ready = "starting"
+    reply = await nobody("GET", "/healthz")
+    assert (reply.status, reply.json) == (200, {"status": "ok"})
+
+
+async def test_readiness(nobody: Caller, hub: HubDouble) -> None:
+    reply = await nobody("GET", "/readyz")
+    assert (reply.status, reply.json) == (200, {"status": "ready"})
+    hub.ready = "store: read-only"
+    reply = await nobody("GET", "/readyz")
+    assert reply.problem == (503, "not_ready", None)
+    assert reply.json["detail"] == "not ready: store: read-only"
+    assert reply.headers["Retry-After"] == "1"
+
+
+async def test_metrics(nobody: Caller) -> None:
+    reply = await nobody("GET", "/metrics")
+    assert reply.raw == b"up 1\n"
+    assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_no_channel_takes_callbacks(nobody: Caller) -> None:
+    assert (await nobody("POST", "/v1/callbacks/hook", {"a": 1})).problem == (404, "no_callbacks", None)
