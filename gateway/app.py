@@ -1,0 +1,204 @@
+"""Builds and wires a gateway, runs it until it is told to stop. Nothing else knows all the rooms."""
+
+import asyncio
+import gc
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvloop
+from msgspec import Struct
+
+from gateway.api import ApiServer
+from gateway.auth import Authenticator
+from gateway.bootstrap import Bootstrap, prepare
+from gateway.clock import SystemClock
+from gateway.config import Config, load
+from gateway.errors import StoreFailed
+from gateway.hub import Hub
+from gateway.observe.log import get_logger, setup
+from gateway.observe.metrics import Watch, exposition
+from gateway.ports import Handle
+from gateway.providers.dispatcher import Dispatcher
+from gateway.stores import SqliteStore
+from gateway.transports.websocket import WebSocketServer
+
+# the writer thread takes the interpreter back after each statement; while the loop is busy this is how long it waits
+SWITCH_INTERVAL = 0.0005
+LAG_PERIOD = 0.1
+# between the last connection's end and the last commit
+STOP_TIMEOUT = 10.0
+
+
+class Ready(Struct, frozen=True):
+    """A gateway that listens. URLs name the ports that were really taken."""
+
+    websocket_url: str
+    api_url: str
+    config: Config
+    bootstrap: Bootstrap
+
+
+class LoopScheduler:
+    """The hub's time and turns, of a running event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: SystemClock) -> None:
+        self._loop = loop
+        self._clock = clock
+        self.now = clock.now
+        self.wall = clock.wall
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self._loop.call_soon(call)
+
+    def at(self, when: int, call: Callable[[], None]) -> Handle:
+        return self._loop.call_later(max(when - self._clock.now(), 0) / 1000, call)
+
+
+class Gateway:
+    """One gateway in one process: `start`, then `stop`."""
+
+    def __init__(self, config: Config, bootstrap: Bootstrap) -> None:
+        loop = asyncio.get_running_loop()
+        clock = SystemClock()
+        self.config = config
+        self.bootstrap = bootstrap
+        self.watch = Watch()
+        self.store = SqliteStore(Path(config.data_dir), lambda call: _post(loop, call))
+        self.dispatcher = Dispatcher(config.channels)
+        self.hub = Hub(
+            config,
+            self.store,
+            LoopScheduler(loop, clock),
+            self.dispatcher,
+            self.watch,
+            random.SystemRandom(),
+            lambda: secrets.token_urlsafe(24),
+            clock.reanchor,
+        )
+        self.authenticator = Authenticator(config.auth, clock, self.hub.not_before)
+        self.websocket: WebSocketServer | None = None
+        metrics = exposition(
+            self.watch,
+            self.hub.figures,
+            lambda: self.hub.ready,
+            {
+                "store": self.store.figures,
+                "websocket": lambda: self.websocket.figures() if self.websocket is not None else {},
+                "dispatcher": self.dispatcher.figures,
+            },
+        )
+        self.api = ApiServer(self.hub, self.authenticator, config, metrics)
+        self._lag: asyncio.TimerHandle | None = None
+
+    async def start(self) -> Ready:
+        """Open the store, then listen. Raises ConfigError, StoreFailed."""
+        self.hub.start()
+        self.watch.trace_root = self.hub.trace_root
+        await self.dispatcher.start(self.hub.trace_root)
+        self.authenticator.start()
+        self.websocket = await WebSocketServer.start(self.hub, self.authenticator, self.config)
+        await self.api.start()
+        self._watch_lag()
+        # what lives as long as the process need not be looked at by every collection
+        gc.collect()
+        gc.freeze()
+        scheme = "wss" if self.config.websocket.tls_cert else "ws"
+        web = "https" if self.config.http.tls_cert else "http"
+        return Ready(
+            f"{scheme}://{_host(self.config.websocket.listen)}:{self.websocket.port}/ws",
+            f"{web}://{_host(self.config.http.listen)}:{self.api.port}",
+            self.config,
+            self.bootstrap,
+        )
+
+    def _watch_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LAG_PERIOD
+
+        def late() -> None:
+            self.watch.lag(round((loop.time() - due) * 1000))
+            self._watch_lag()
+
+        self._lag = loop.call_later(LAG_PERIOD, late)
+
+    async def drain(self, stop: asyncio.Event) -> None:
+        """Let clients go elsewhere; ends when all have gone, at the configured time, or when `stop` is set again."""
+        stop.clear()
+        self.hub.drain()
+        self.hub.when_quiet(True, stop.set)
+        try:
+            async with asyncio.timeout(self.config.drain.timeout + 1.0):
+                await stop.wait()
+        except TimeoutError:
+            get_logger("gateway").warning("drain timeout", connections=len(self.hub.core.conns))
+
+    async def stop(self) -> None:
+        """Close everything; what was accepted is on disk."""
+        if self._lag is not None:
+            self._lag.cancel()
+        if self.websocket is not None:
+            await self.websocket.stop()
+        await self.api.stop()
+        await self.dispatcher.close()
+        try:
+            quiet = asyncio.Event()
+            self.hub.when_quiet(False, quiet.set)
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await quiet.wait()
+        except TimeoutError:
+            get_logger("gateway").warning("stopped with a commit under way")
+        self.hub.stop()
+        await self.authenticator.close()
+        self.store.close()
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Run `call` on the loop's thread. After the loop's end nobody waits for it any more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)
+
+
+def _host(listen: str) -> str:
+    """The host part of a listen address, as a URL on this machine wants it."""
+    host = listen.rpartition(":")[0]
+    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared
+
+
+async def _serve(config: Config, bootstrap: Bootstrap, on_ready: Callable[[Ready], None]) -> int:
+    log = get_logger("gateway")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    gateway = Gateway(config, bootstrap)
+    try:
+        ready = await gateway.start()
+    except StoreFailed as error:
+        log.error("the store does not open", why=str(error))
+        gateway.store.close()
+        return 1
+    on_ready(ready)
+    log.info("ready", websocket=ready.websocket_url, api=ready.api_url, data_dir=config.data_dir)
+    try:
+        await stop.wait()
+        log.info("draining", connections=len(gateway.hub.core.conns))
+        await gateway.drain(stop)
+    finally:
+        await gateway.stop()
+    log.info("stopped")
+    return 0
+
+
+def run(config_path: Path | None, env: Mapping[str, str], on_ready: Callable[[Ready], None]) -> int:
+    """Run a gateway until SIGTERM or SIGINT; a second signal ends the drain at once. Returns the exit status.
+
+    Raises ConfigError for a configuration, an address or a data folder that cannot be used.
+    """
+    config, bootstrap = prepare(load(config_path, env))
+    setup(config.log)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    return uvloop.run(_serve(config, bootstrap, on_ready))
