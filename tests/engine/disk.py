@@ -43,9 +43,14 @@ class Ledger:
         self.settled: set[int] = set()
         self.answered: set[int] = set()  # seqs of this epoch that the client has settled
         self.outstanding: set[int] = set()  # seqs of messages written to this connection and not settled
+        self.shown: set[int] = set()  # seqs of which this connection was told, as a message or a gap
         self.since = 0  # when the ack timer started
         self.welcomed = False  # since the client was last away
         self.away_from = 0
+
+    def new_connection(self) -> None:
+        self.outstanding.clear()
+        self.shown.clear()
 
 
 class Disk:

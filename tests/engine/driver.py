@@ -71,6 +71,9 @@ class Driver:
         for sent in items:
             if sent is self.session.window.lowest_owned():
                 ledger.since = self.now
+            below = {i.seq for i in self.session.window.items if i.hold != Hold.NONE and i.seq < sent.seq}
+            assert below <= ledger.shown, "a hole was left"
+            ledger.shown.add(sent.seq)
             if sent.kind == Kind.GAP:
                 assert self.disk.gaps[sent.seq] == sent.id
                 continue
@@ -170,24 +173,44 @@ class Driver:
     # -- chains and ends -----------------------------------------------------------------------------------------------
 
     def claim(self, id: int) -> None:
-        def after() -> None:
-            held = self.session.window.find_id(id)
-            if held is not None:
-                held.hold = int(Hold.CLAIMED)
+        """A chain takes a bound message. Its seq becomes a gap at once if a client that is here was not written it."""
+        session = self.session
+        held = session.window.find_id(id)
+        assert held is not None
+        if session.state == State.JOINING or (session.live and not held.written):
+            self.end(id, Hold.BOUND, "superseded")
+            return
+        held.leaving = True
 
-        self.filling.ops.append(self.disk.change(id, {Hold.BOUND}, Hold.CLAIMED, after))
+        def after() -> None:
+            if held.hold == Hold.BOUND:
+                held.hold, held.leaving = int(Hold.CLAIMED), False
+
+        self.filling.ops.append(
+            self._leaves_window(held, self.disk.change(id, {Hold.BOUND}, Hold.CLAIMED, after))
+        )
+
+    def _leaves_window(self, held: Item, op: Op) -> Op:
+        def stays() -> None:
+            held.leaving = False
+
+        return lambda: op() or stays
 
     def end(self, id: int, hold: Hold, why: str) -> None:
         """A bound message ends otherwise than by its ack: its seq becomes a gap."""
+        window = self.session.window
         seq = self.disk.rows[id].seq
+        held = window.find(seq)
+        if held is None:
+            return  # its answer came first
+        held.leaving = True
 
         def after() -> None:
-            held = self.session.window.find(seq)
-            if held is None:
+            if window.find(seq) is None:
                 self.filling.ops.append(lambda: self._forget_gap(seq))
                 return
             self.ledger.outstanding.discard(seq)
-            self.session.window.to_gap(held, why, "")
+            window.to_gap(held, why, "")
 
         def op() -> After | None:
             done = self.disk.change(id, {hold}, Hold.NONE, after)()
@@ -195,13 +218,13 @@ class Driver:
                 self.disk.gaps[seq] = id
             return done
 
-        self.filling.ops.append(op)
+        self.filling.ops.append(self._leaves_window(held, op))
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def hello(self, clean: bool, ack: int | None) -> None:
         self.session.feed(Input.HELLO)
-        self.ledger.outstanding.clear()
+        self.ledger.new_connection()
         self.clean, self.hello_ack = clean, ack
         self.turn()
 
@@ -286,7 +309,7 @@ class Driver:
         if ledger.welcomed:
             ledger.welcomed, ledger.away_from = False, self.now
         self.session.lost(self.now, OFFLINE)
-        ledger.outstanding.clear()
+        ledger.new_connection()
         self._put_absent()
 
     def _put_absent(self) -> None:
@@ -297,7 +320,7 @@ class Driver:
         """Memory is gone, and what was not committed with it."""
         self.filling, self.flying = Commit(), None
         self.refilling = self.committing_hello = self.gone = False
-        self.ledger.outstanding.clear()
+        self.ledger.new_connection()
         self.ledger.welcomed, self.ledger.away_from = False, self.now
         assert self.disk.session is not None
         stored = replace(self.disk.session, next=self.disk.next)

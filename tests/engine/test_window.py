@@ -196,6 +196,30 @@ def test_again_before_it_was_written_changes_nothing() -> None:
     assert window.take(1) == []
 
 
+def test_nothing_is_written_above_one_that_is_just_being_taken() -> None:
+    window, items = filled(1, 2, 3)
+    items[2].leaving = True
+    assert seqs(window.take(10)) == [1]
+    assert window.take(10) == []
+    gap = window.to_gap(items[2], "superseded", "hook")
+    assert window.take(10) == [gap, items[3]]
+
+
+def test_one_that_stays_after_all_is_written_in_its_place() -> None:
+    window, items = filled(1, 2)
+    items[1].leaving = True
+    assert window.take(10) == []
+    items[1].leaving = False
+    assert seqs(window.take(10)) == [1, 2]
+
+
+def test_one_that_was_written_and_is_being_taken_holds_up_nothing() -> None:
+    window, items = filled(1, 2)
+    window.take(1)
+    items[1].leaving = True
+    assert seqs(window.take(2)) == [2]
+
+
 # -- gaps --------------------------------------------------------------------------------------------------------------
 
 

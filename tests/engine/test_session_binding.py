@@ -1,0 +1,222 @@
+"""How a session gives seqs, and what settles them."""
+
+import pytest
+
+from gateway.engine.session import Input, Rules, Session, State
+from gateway.errors import Invalid
+from gateway.model import Hold
+from tests.engine.support import FAR, T0, bind, ids, item, live, seqs
+
+RULES = Rules(window=4, ack_wait=10_000, ack_wait_max=60_000, expiry=600_000, heads=8, heads_bytes=1000)
+
+
+# -- binding -----------------------------------------------------------------------------------------------------------
+
+
+def insert(session: Session) -> bool:
+    """What the driver does with a publish: whether it gets its seq on the insert."""
+    now = session.may_bind_now(True)
+    session.binding += now
+    session.incoming += 1
+    return now
+
+
+def inserted(session: Session, id: int, with_seq: bool) -> None:
+    """Its commit is on disk."""
+    session.incoming -= 1
+    if with_seq:
+        session.bound(item(id, seq=session.next), T0)
+    else:
+        session.waiting += 1
+        session.queue.push(item(id))
+
+
+def test_an_insert_is_bound_at_once_while_the_window_is_open() -> None:
+    session = live(RULES, limit=2)
+    assert insert(session)
+    assert insert(session)
+    assert not session.may_bind_now(True)
+    inserted(session, 11, True)
+    inserted(session, 12, True)
+    assert session.next == 3
+    assert not session.may_bind_now(True)
+    session.acked_to(1, T0)
+    assert session.may_bind_now(True)
+
+
+@pytest.mark.parametrize("state", [s for s in State if s != State.LIVE])
+def test_without_a_welcomed_connection_nothing_is_bound(state: State) -> None:
+    session = live(RULES)
+    session.state = state
+    assert not session.may_bind_now(True)
+
+
+def test_while_the_peer_does_not_read_nothing_is_bound() -> None:
+    assert not live(RULES).may_bind_now(False)
+
+
+def test_behind_what_waits_nothing_is_bound_on_the_insert() -> None:
+    session = live(RULES)
+    session.queue.push(item(11))
+    assert not session.may_bind_now(True)
+    session.queue.pop()
+    session.queue.more[3] = True
+    assert not session.may_bind_now(True)
+
+
+def test_what_left_the_queue_is_not_overtaken_while_it_is_being_bound() -> None:
+    # a commit gives seqs to its inserts before it gives them to what waited
+    session = live(RULES)
+    session.queue.push(item(11))
+    assert ids(session.pull(T0)[0]) == [11]
+    assert not session.queue
+    assert not insert(session)
+    assert not insert(session)
+    session.bound(item(11, seq=1), T0)
+    assert not session.may_bind_now(True)
+    inserted(session, 12, False)
+    inserted(session, 13, False)
+    assert ids(session.pull(T0)[0]) == [12, 13]
+    session.bound(item(12, seq=2), T0)
+    session.bound(item(13, seq=3), T0)
+    assert session.may_bind_now(True)
+
+
+def test_what_left_the_queue_in_vain_is_waited_for_no_longer() -> None:
+    session = live(RULES)
+    session.queue.push(item(11))
+    session.pull(T0)
+    # cancelled meanwhile: the store bound nothing
+    session.binding -= 1
+    assert session.may_bind_now(True)
+
+
+def test_an_insert_without_seq_is_not_overtaken_while_it_is_being_committed() -> None:
+    session = live(RULES, limit=1)
+    assert insert(session)
+    inserted(session, 11, True)
+    assert not insert(session)
+    session.acked_to(1, T0)
+    # the window is open and the queue empty, and yet 12 comes first
+    assert not insert(session)
+    inserted(session, 12, False)
+    inserted(session, 13, False)
+    assert ids(session.pull(T0)[0]) == [12]
+
+
+def test_no_seq_is_bound_65535_above_the_lowest_unsettled() -> None:
+    session = live(RULES, limit=10)
+    lowest = bind(session, 11)[0]
+    session.next = 65534
+    session.queue.push(item(12))
+    session.queue.push(item(13))
+    session.queue.push(item(14))
+    assert seqs(session.window.take(10)) == [1]
+    assert ids(session.pull(T0)[0]) == [12, 13]
+    session.bound(item(12, seq=65534), T0)
+    session.bound(item(13, seq=65535), T0)
+    assert session.pull(T0) == ([], [])
+    session.queue.pop()
+    assert not session.may_bind_now(True)
+    session.acked_one(lowest.seq, T0)
+    assert session.may_bind_now(True)
+
+
+def test_the_queue_leaves_as_the_window_opens() -> None:
+    session = live(RULES, limit=3)
+    bind(session, 11)
+    for id, lane in ((12, 2), (13, 2), (14, 0)):
+        session.queue.push(item(id, lane=lane))
+    assert ids(session.pull(T0)[0]) == [14, 12]
+    assert session.binding == 2
+    assert session.pull(T0) == ([], [])
+    session.bound(item(14, seq=2), T0)
+    session.bound(item(12, seq=3), T0)
+    assert session.pull(T0) == ([], [])
+    session.acked_to(2, T0)
+    assert ids(session.pull(T0)[0]) == [13]
+
+
+def test_claimed_items_hold_their_place_in_the_window_and_gaps_do_not() -> None:
+    session = live(RULES, limit=2)
+    first, second = bind(session, 11, 12)
+    first.hold = int(Hold.CLAIMED)
+    assert not session.may_bind_now(True)
+    session.window.to_gap(second, "expired", "")
+    assert session.may_bind_now(True)
+
+
+def test_what_is_expired_at_the_head_of_the_queue_takes_no_room() -> None:
+    session = live(RULES, limit=2)
+    for id, expire in ((11, T0 + 1), (12, T0), (13, T0 - 5), (14, FAR), (15, T0)):
+        session.queue.push(item(id, expire=expire))
+    out, dead = session.pull(T0)
+    assert ids(out) == [11, 14]
+    assert ids(dead) == [12, 13]
+    assert session.binding == 2
+    # the window is full: what is behind is not looked at
+    assert session.queue.count == 1
+
+
+def test_a_window_that_shrank_is_not_filled_until_it_has_room() -> None:
+    session = live(RULES, limit=4)
+    bind(session, 11, 12, 13)
+    session.feed(Input.HELLO)
+    session.welcomed(T0, 1, 0.5)
+    session.queue.push(item(14))
+    assert session.pull(T0) == ([], [])
+    assert seqs(session.take()) == [1]
+    session.acked_to(2, T0)
+    assert seqs(session.take()) == [3]
+    assert session.pull(T0) == ([], [])
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cumulative_ack() -> None:
+    session = live(RULES)
+    items = bind(session, 11, 12, 13)
+    items[1].hold = int(Hold.CLAIMED)
+    owned, claimed = session.acked_to(2, T0)
+    assert (ids(owned), ids(claimed)) == ([11], [12])
+    assert session.acked_to(2, T0) == ([], [])
+    assert session.acked_to(0, T0) == ([], [])
+    assert ids(session.acked_to(3, T0)[0]) == [13]
+
+
+def test_single_acks() -> None:
+    session = live(RULES)
+    first, second, third = bind(session, 11, 12, 13)
+    third.hold = int(Hold.CLAIMED)
+    assert session.acked_one(2, T0) == (second, False)
+    assert session.acked_one(3, T0) == (third, True)
+    assert session.acked_one(2, T0) is None
+    assert session.acked_one(0, T0) is None
+    assert session.acked_to(3, T0) == ([first], [])
+
+
+@pytest.mark.parametrize("seq", [3, 4, 1 << 53])
+def test_a_seq_at_or_above_next_was_never_sent(seq: int) -> None:
+    session = live(RULES)
+    bind(session, 11, 12)
+    with pytest.raises(Invalid, match=f"seq {seq} was never sent: next is 3") as cumulative:
+        session.acked_to(seq, T0)
+    assert (cumulative.value.code, cumulative.value.field) == ("seq_unknown", "$.seq")
+    with pytest.raises(Invalid):
+        session.acked_one(seq, T0)
+    with pytest.raises(Invalid):
+        session.unsettled(seq)
+    with pytest.raises(Invalid):
+        session.working(seq, T0)
+    assert session.window.open == 2
+
+
+def test_what_a_nack_names() -> None:
+    session = live(RULES)
+    first, second = bind(session, 11, 12)
+    session.acked_one(2, T0)
+    assert session.unsettled(1) is first
+    assert session.unsettled(2) is None
+    assert session.unsettled(0) is None
+    assert second.hold == Hold.NONE
