@@ -46,6 +46,7 @@ class KeyClaim(Struct, frozen=True):
     at: int
     since: int  # a claim made before this (Unix ms) is forgotten
     refused: bool = False
+    field: str = "$"  # where the message stands in its request, for an error
 
 
 class Twin(Struct, frozen=True):

@@ -171,17 +171,20 @@ def trace_of(item: Item, root: str) -> str:
 def entry(item: Item, root: str) -> bytes:
     """One element of the list `m` of a `msg`, `gap` or `status` frame."""
     if item.kind == Kind.MESSAGE:
+        assert item.body is not None, "the body of a message is read before it is written"
         head = b'{"seq":%d,"id":"%b","from":"%b","at":%d,"body":%b%b' % (
             item.seq,
             encode_id(item.id).encode(),
             item.sender.encode(),
             item.at,
-            item.body or b"null",
+            item.body,
             _TAIL[item.lane],
         )
         marks = item.marks
         if marks:
             head += b',"redelivered":%d' % marks
+        if item.via:
+            head += b',"via":' + _json_encode(item.via)
         x = item.x
         if x is None:
             return head + b',"trace":"00-%b%016x-%016x-01"}' % (root.encode(), item.id, item.id)
@@ -189,8 +192,6 @@ def entry(item: Item, root: str) -> bytes:
             head += b',"type":' + _json_encode(x.type)
         if x.meta is not None:
             head += b',"meta":' + _json_encode(x.meta)
-        if item.via:
-            head += b',"via":' + _json_encode(item.via)
         return head + b',"trace":"%b"}' % trace_of(item, root).encode()
     if item.kind == Kind.STATUS:
         # its body is the JSON object of the report; the seq goes in front

@@ -13,14 +13,12 @@ States:
     AWAY     no connection: the offline clock runs, then what has a chain is handed over
     EXPIRED  away for longer than `session.expiry` and the offline deadline: the next hello begins another epoch
 
-            hello        welcomed      lost       unmet    expire
-    NEW     JOINING      -             -          -        -
-    JOINING JOINING      LIVE          AWAY       NEW      -
-    LIVE    JOINING      -             AWAY       -        -
-    AWAY    JOINING      -             -          -        EXPIRED
-    EXPIRED JOINING      -             -          -        -
-
-(unmet: the first hello ever ended before anything of it was committed)
+            hello        welcomed      lost       expire
+    NEW     JOINING      -             -          -
+    JOINING JOINING      LIVE          AWAY       -
+    LIVE    JOINING      -             AWAY       -
+    AWAY    JOINING      -             -          EXPIRED
+    EXPIRED JOINING      -             -          -
 
 Durability is the driver's half of the contract. It commits before it calls: `bound` after the store has given
 the seqs, `welcomed` after the row with the new resume token is on disk. So `next` is always the first seq that
@@ -52,8 +50,7 @@ class Input(IntEnum):
     HELLO = 0
     WELCOMED = 1
     LOST = 2
-    UNMET = 3
-    EXPIRE = 4
+    EXPIRE = 3
 
 
 TRANSITIONS: dict[tuple[State, Input], State] = {
@@ -64,7 +61,6 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
     (State.EXPIRED, Input.HELLO): State.JOINING,
     (State.JOINING, Input.WELCOMED): State.LIVE,
     (State.JOINING, Input.LOST): State.AWAY,
-    (State.JOINING, Input.UNMET): State.NEW,
     (State.LIVE, Input.LOST): State.AWAY,
     (State.AWAY, Input.EXPIRE): State.EXPIRED,
 }
@@ -183,9 +179,6 @@ class Session:
         One that was never welcomed does not count: the offline clock goes on, and what its hello may have brought back
         is handed over again if it has run out.
         """
-        if self.row is None:
-            self.feed(Input.UNMET)
-            return
         self.feed(Input.LOST)
         if not self.offline_at:
             self.offline_at = now + offline
@@ -262,12 +255,12 @@ class Session:
             self.pulled = True
         return out, dead
 
-    def take(self, now: int = 0) -> list[Item]:
-        """What is to be written now, in order. The ack timer starts when its seq is written, if `now` is told."""
+    def take(self, now: int) -> list[Item]:
+        """What is to be written now, in order. The ack timer starts when its seq is written."""
         low = self.window.lowest_owned()
         unwritten = low is not None and not low.written
         out = self.window.take(self.limit)
-        if now and unwritten and low is not None and low.written:
+        if unwritten and low is not None and low.written:
             self.ack_from = now
         return out
 

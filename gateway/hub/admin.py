@@ -57,7 +57,7 @@ class Admin:
     def _future(self) -> "asyncio.Future[Any]":
         """Answered by an operation of the commit being filled, or failed with it. Raises Unavailable."""
         core = self.core
-        if core.down and not core.draining:
+        if core.down:
             raise Unavailable(f"not ready: {core.down}", code="not_ready", retry_after=1.0)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -141,7 +141,15 @@ class Admin:
             if name not in self.core.config.channels:
                 raise Invalid(f"no channel {name}", code="channel_unknown", field=f"$.fallback[{i}]")
         old = self.core.clients.get(client) or ClientRow(client)
-        return await self._put(ClientRow(client, record, old.not_before, old.banned_until))
+        before = core.offline_ms(client)
+        row = await self._put(ClientRow(client, record, old.not_before, old.banned_until))
+        session = core.sessions.get(client)
+        if session is not None and session.state == State.AWAY and not session.handed:
+            # the clock that runs is moved; what waits for a client never seen keeps the deadline it was accepted with
+            session.offline_at += core.offline_ms(client) - before
+            core.deadlines.set(session, session.next_deadline())
+            core.wake()
+        return row
 
     async def _put(self, row: ClientRow) -> ClientRow:
         future = self._future()
@@ -172,7 +180,8 @@ class Admin:
         session = self.core.sessions.get(client)
         conn = session.conn if session is not None else None
         if conn is None:
-            return False
+            ended: bool = self.delivery.joining.end(client, code, reason)
+            return ended
         conn.close(code, reason)
         self.delivery.disconnected(conn, True)
         return True
@@ -180,12 +189,18 @@ class Admin:
     async def forget(self, client: str) -> None:
         """Everything about a client goes; tokens issued until now are refused."""
         core = self.core
-        self._close(client, Close.NOT_AUTHORISED, "deleted")
         future = self._future()
+        # its session is not written again, and no hello is taken, until it is gone
+        core.forgetting.add(client)
+        self._close(client, Close.NOT_AUTHORISED, "deleted")
         not_before = int(core.scheduler.wall()) + 1
 
         def done(op: Forget) -> None:
-            core.sessions.pop(client, None)
+            core.forgetting.discard(client)
+            old = core.sessions.pop(client, None)
+            if old is not None and old.incoming:
+                # accepted behind the deletion, and still being committed
+                core.session(client).incoming = old.incoming
             core.clients[client] = ClientRow(client, not_before=not_before)
             if not future.done():
                 future.set_result(None)

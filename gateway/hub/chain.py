@@ -95,8 +95,8 @@ class Handover:
                 held.hold, held.leaving = _CLAIMED, False
             core.reported(report)
             core.told(item, Status.HANDED_OVER, now, channels[0], why)
-            # a parked row may stand at a later channel: ask them all
-            for channel in channels:
+            # a parked row may stand at any channel: ask them all
+            for channel in core.config.channels:
                 self.pump(channel)
 
         to: dict[str, int | str | None] = {
@@ -328,7 +328,9 @@ class Handover:
         """The row waits for its next attempt; or its client, which is here, gets the message back."""
         core = self.core
         session = core.sessions.get(item.client)
-        if session is not None and session.live and row.why == "offline" and not row.burnt:
+        # one that is being welcomed has had its chains asked already: ask again
+        back = session is not None and session.state in (State.LIVE, State.JOINING)
+        if back and row.why == "offline" and not row.burnt:
             row.phase = int(Phase.PARKED)
             self._give_back(item, row, event, Chain.READY)
             return

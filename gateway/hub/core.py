@@ -92,6 +92,7 @@ class Core:
         self.deadlines = Deadlines()
         self.sessions: dict[str, Session] = {}
         self.clients: dict[str, ClientRow] = {}
+        self.forgetting: set[str] = set()  # clients whose deletion is being committed
         self.conns: set[Connection] = set()
         self.trace_root = "0" * 16
         self.down = "starting"
@@ -198,11 +199,11 @@ class Core:
         self.commit = Commit()
         self.sessions.clear()
         self.clients.clear()
+        self.forgetting.clear()
         self._touched.clear()
         self.deadlines.clear()
 
-    # -- sessions and clients
-    # -----------------------------------------------------------------------------------------
+    # -- sessions and clients -----------------------------------------------------------------------------------------
 
     def session(self, client: str) -> Session:
         """The session of a client; a new one where there is none."""
@@ -242,17 +243,14 @@ class Core:
                 when = min(when, item.x.deadline)
             elif session is None or session.state == State.NEW:
                 start = max(item.at, item.due) if item.hold == Hold.LATER else item.at
-                offline = start + self.offline_ms(item.client)
-                if offline > now:
-                    when = min(when, offline)
+                when = min(when, start + self.offline_ms(item.client))
         return when
 
     def note_due(self, when: int) -> None:
         if when:
             self.deadlines.set("due", when)
 
-    # -- what many flows write
-    # ------------------------------------------------------------------------------------------
+    # -- what many flows write ----------------------------------------------------------------------------------------
 
     def change(self, change: Change) -> None:
         self.commit.ops.append(change)

@@ -34,7 +34,7 @@ NEVER = 1 << 62
 class Delivery:
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.joining = Joining(core, self.left, self._settle)
+        self.joining = Joining(core, self.left, self._settle, self._crashed)
         self.handover: Any = None  # the chain flow, wired by the hub
         self._refills: dict[str, None] = {}
         self.delivered = 0
@@ -79,7 +79,7 @@ class Delivery:
         core = self.core
         now = core.now()
         session.lost(now, core.offline_ms(session.client))
-        if session.row is not None and session.state == State.AWAY:
+        if session.row is not None and session.client not in core.forgetting:
             session.row = replace(
                 session.row, epoch=session.epoch, eno=session.eno, next=session.next, away_since=now, seen=now
             )
@@ -119,7 +119,7 @@ class Delivery:
         if not conn.writable:
             return
         core = self.core
-        items = session.take()
+        items = session.take(core.now())
         if items:
             self.delivered += len(items)
             conn.deliver(items)
@@ -170,10 +170,7 @@ class Delivery:
                     self.handover.offer(session, item)
             else:
                 session.binding -= 1
-        if session.live:
-            core.touch_session(session)
-        else:
-            self.work(session)
+        core.touch_session(session)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -239,7 +236,7 @@ class Delivery:
             return
         core = self.core
         now = core.now()
-        lowest = session.window.lowest() is item
+        lowest = session.window.lowest_owned() is item
         claimed = item.hold == _CLAIMED
         session.window.settle(item)
         if lowest:
@@ -250,7 +247,7 @@ class Delivery:
             return
         event = Event(item.id, now, "nacked", {"seq": seq, "delay": delay, "why": why})
         if claimed or item.leaving:
-            core.change(Change(item.id, (_CLAIMED,), {"hold": _NONE}, event=event))
+            core.change(Change(item.id, (_CLAIMED,), {"hold": _NONE, "tries": item.tries + 1}, event=event))
         if claimed:
             return
         item.tries += 1
@@ -304,7 +301,7 @@ class Delivery:
             return
         core = self.core
         now = core.now()
-        if session.window.lowest() is item:
+        if session.window.lowest_owned() is item:
             session.ack_from = now
         session.window.settle(item)
         core.touch_session(session)

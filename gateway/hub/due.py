@@ -151,10 +151,23 @@ class Due:
     def _swept(self, sweep: Sweep) -> None:
         self._sweeping = False
         self.purged += sweep.purged
+        if not sweep.more:
+            self._drop_strangers()
         pause = SWEEP_PAUSE if sweep.more else SWEEP_IDLE
         if sweep.purged == sweep.limit:
             pause = SWEEP_PAUSE // 20
         self.core.deadlines.set("sweep", self.core.now() + pause)
+
+    def _drop_strangers(self) -> None:
+        """Forget whom nobody ever met and for whom nothing is kept any more: `clients.max` is for the others."""
+        core = self.core
+        strangers = [
+            name
+            for name, s in core.sessions.items()
+            if s.row is None and s.state == State.NEW and not (s.waiting or s.incoming or s.binding)
+        ]
+        for name in strangers:
+            del core.sessions[name]
 
     def reset(self) -> None:
         """The store failed: nothing is under way."""

@@ -68,7 +68,7 @@ class Intake:
             raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
         try:
             item = self.check(principal, pub, now, field, msgpack)
-            self._admit(principal, pub, item, sink, ref, now)
+            self._admit(principal, pub, item, sink, ref, now, field)
         except GatewayError:
             self.refused += 1
             raise
@@ -173,7 +173,9 @@ class Intake:
             deadline=start + ms(pub.deadline) if pub.deadline is not None else None,
         )
 
-    def _admit(self, principal: Principal, pub: Publish, item: Item, sink: Sink, ref: Any, now: int) -> None:
+    def _admit(
+        self, principal: Principal, pub: Publish, item: Item, sink: Sink, ref: Any, now: int, field: str
+    ) -> None:
         """Quotas, then the commit. A repetition is recognised before quotas: it is let through to be looked up."""
         core = self.core
         session = core.sessions.get(item.client)
@@ -190,7 +192,13 @@ class Intake:
         if pub.key is not None:
             window = core.config.dedup.window
             commit.keys[len(commit.appends)] = KeyClaim(
-                principal.publisher, pub.key, digest(pub, item.body or b""), now, now - ms(window), full
+                principal.publisher,
+                pub.key,
+                digest(pub, item.body or b""),
+                now,
+                now - ms(window),
+                full,
+                field,
             )
         item.id = core.ids.next(now)
         self.add(commit, session, item, sink, ref)
@@ -278,12 +286,10 @@ class Intake:
         core.note_due(item.due)
         if item.hold == _BOUND:
             session.bound(item, now)
-            if session.live:
-                core.touch_session(session)
-            else:
+            core.touch_session(session)
+            if not session.live:
                 item.body = None
                 self.handover.offer(session, item)
-                core.flow.work(session)
         else:
             session.waiting += 1
             if session.live:
@@ -297,8 +303,7 @@ class Intake:
         item, sink, twin = commit.appends[i], commit.sinks[i], commit.twins[i]
         if item.hold == _BOUND:
             session.binding -= 1
-            if not session.live:
-                self.core.flow.work(session)
+            self.core.touch_session(session)
         if sink is None:
             return
         if twin.id == 0:
@@ -310,7 +315,11 @@ class Intake:
             self.refused += 1
             sink.refused(
                 commit.refs[i],
-                Conflict("another message has this key", code="key_conflict", field="$.key"),
+                Conflict(
+                    "another message has this key",
+                    code="key_conflict",
+                    field=commit.keys[i].field + ".key",
+                ),
             )
 
     def failed(self, commit: Commit, error: GatewayError) -> None:

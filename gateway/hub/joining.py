@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.auth.principal import Principal
 from gateway.engine.session import Input, Session
-from gateway.errors import Close, Invalid, Unavailable
+from gateway.errors import Close, Invalid, Limited, Unavailable
 from gateway.hub.core import Core
 from gateway.model import Hold, Item, Kind, SessionRow, Status
 from gateway.ports import Connection, PutSession, ReadItems, Reclaim, Unbind
@@ -38,8 +38,9 @@ def token_digest(token: str) -> bytes:
 
 
 class Joining:
-    def __init__(self, core: Core, leave: Any, settle: Any) -> None:
+    def __init__(self, core: Core, leave: Any, settle: Any, crashed: Any) -> None:
         self.core = core
+        self._crashed = crashed
         self._leave = leave
         self._settle = settle
         self._joins: dict[str, Join] = {}  # the latest hello of each client that is not welcomed yet
@@ -49,7 +50,7 @@ class Joining:
         self.begun = 0
 
     def hello(self, conn: Connection, principal: Principal, hello: Hello) -> None:
-        """Begin. Raises Unavailable where the store is away, Invalid for pools."""
+        """Begin. Raises Unavailable where the store is away, Invalid for pools, Limited over the limit of clients."""
         core = self.core
         if core.draining:
             raise Unavailable("the gateway is draining", code="draining", retry_after=1.0)
@@ -58,6 +59,10 @@ class Joining:
         if hello.pools:
             raise Invalid("pools are not served yet", code="address_kind_unsupported", field="$.pools")
         client = principal.name
+        if client in core.forgetting:
+            raise Unavailable("this client is being deleted", code="not_ready", retry_after=1.0)
+        if client not in core.sessions and len(core.sessions) >= core.config.clients.max:
+            raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
         session = core.session(client)
         older = self._joins.get(client)
         if older is not None:
@@ -66,6 +71,8 @@ class Joining:
         elif session.conn is not None:
             taken, session.conn = session.conn, None
             taken.session = None
+            # it did not say goodbye: what it carried may be what its client dies of
+            self._crashed(session)
             taken.close(Close.TAKEN_OVER, "taken over")
         self._joins[client] = Join(conn, hello)
         self._client_of[conn] = client
@@ -214,6 +221,15 @@ class Joining:
         del self._joins[client]
         if client not in self._running:
             self._leave(self.core.session(client))
+
+    def end(self, client: str, code: Close, reason: str) -> bool:
+        """Close the connection of a hello under way. Whether there was one."""
+        join = self._joins.get(client)
+        if join is None:
+            return False
+        join.conn.close(code, reason)
+        self.gone(join.conn)
+        return True
 
     def reset(self) -> None:
         """The store failed: every hello under way is void."""

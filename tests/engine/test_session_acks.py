@@ -16,7 +16,7 @@ RULES = Rules(window=4, ack_wait=10_000, ack_wait_max=60_000, expiry=600_000, he
 def test_the_timer_of_a_connection_has_its_jitter(half: float, wait: int) -> None:
     session = live(RULES, half=half)
     bind(session, 11)
-    session.take()
+    session.take(session.ack_from)
     assert session.ack_due() == session.next_deadline() == T0 + wait
     assert session.ack_due() == T0 + wait
 
@@ -28,7 +28,7 @@ def test_the_timer_doubles_with_each_timeout(kind: Kind, tries: int, wait: int) 
     bound = bind(session, 11, kind=Kind.STATUS if kind == Kind.GAP else kind)[0]
     if kind == Kind.GAP:
         bound = session.window.to_gap(bound, "dead", "")
-    session.take()
+    session.take(session.ack_from)
     # gaps and statuses count to nothing: how often they were repeated is their number of marks
     if kind == Kind.MESSAGE:
         bound.tries = tries
@@ -42,7 +42,7 @@ def test_the_timer_runs_while_the_lowest_is_written_and_the_connection_stands() 
     assert session.ack_due() == 0
     bind(session, 11, 12)
     assert session.ack_due() == 0
-    session.take()
+    session.take(session.ack_from)
     assert session.ack_due() == T0 + 10_000
     session.lost(T0 + 1, OFFLINE)
     assert session.ack_due() == 0
@@ -54,14 +54,14 @@ def test_the_timer_of_a_message_that_finds_the_window_empty_starts_with_it() -> 
     session.acked_to(1, T0 + 4000)
     bind(session, 12, now=T0 + 50_000)
     bind(session, 13, now=T0 + 55_000)
-    session.take()
+    session.take(session.ack_from)
     assert session.ack_due() == T0 + 60_000
 
 
 def test_settling_the_lowest_restarts_the_timer_and_settling_another_does_not() -> None:
     session = live(RULES, limit=8)
     bind(session, 11, 12, 13, 14)
-    session.take()
+    session.take(session.ack_from)
     session.acked_one(2, T0 + 3000)
     session.acked_one(4, T0 + 4000)
     assert session.ack_due() == T0 + 10_000
@@ -70,7 +70,7 @@ def test_settling_the_lowest_restarts_the_timer_and_settling_another_does_not() 
     session.acked_to(2, T0 + 6000)
     assert session.ack_due() == T0 + 15_000
     bind(session, 15, now=T0 + 7000)
-    session.take()
+    session.take(session.ack_from)
     session.acked_to(3, T0 + 8000)
     assert session.ack_due() == T0 + 18_000
 
@@ -78,7 +78,7 @@ def test_settling_the_lowest_restarts_the_timer_and_settling_another_does_not() 
 def test_working_restarts_the_timer_of_the_lowest_alone() -> None:
     session = live(RULES)
     bind(session, 11, 12)
-    session.take()
+    session.take(session.ack_from)
     session.working(2, T0 + 3000)
     assert session.ack_due() == T0 + 10_000
     session.working(1, T0 + 4000)
@@ -91,7 +91,7 @@ def test_working_restarts_the_timer_of_the_lowest_alone() -> None:
 def test_the_timer_passes_over_what_a_chain_has() -> None:
     session = live(RULES)
     first, second = bind(session, 11, 12)
-    session.take()
+    session.take(session.ack_from)
     first.hold = int(Hold.CLAIMED)
     second.tries = 1
     assert session.ack_due() == T0 + 20_000
@@ -106,13 +106,13 @@ def test_the_timer_passes_over_what_a_chain_has() -> None:
 def test_behind_a_claimed_one_the_timer_starts_with_each_message() -> None:
     session = live(RULES)
     claimed = bind(session, 11)[0]
-    session.take()
+    session.take(session.ack_from)
     claimed.hold = int(Hold.CLAIMED)
     bind(session, 12, now=T0 + 100_000)
-    session.take()
+    session.take(session.ack_from)
     assert session.ack_due() == T0 + 110_000
     bind(session, 13, now=T0 + 101_000)
-    session.take()
+    session.take(session.ack_from)
     session.acked_one(2, T0 + 105_000)
     assert session.ack_due() == T0 + 115_000
 
@@ -120,7 +120,7 @@ def test_behind_a_claimed_one_the_timer_starts_with_each_message() -> None:
 def test_settling_a_claimed_one_does_not_restart_the_timer_of_another() -> None:
     session = live(RULES)
     first, second, third = bind(session, 11, 12, 13)
-    session.take()
+    session.take(session.ack_from)
     first.hold = second.hold = int(Hold.CLAIMED)
     session.acked_one(1, T0 + 3000)
     session.acked_to(2, T0 + 4000)
@@ -131,11 +131,11 @@ def test_settling_a_claimed_one_does_not_restart_the_timer_of_another() -> None:
 def test_a_welcome_starts_the_timer_of_what_was_bound_before() -> None:
     session = live(RULES)
     bind(session, 11)
-    session.take()
+    session.take(session.ack_from)
     session.lost(T0 + 1000, OFFLINE)
     session.feed(Input.HELLO)
     session.welcomed(T0 + 70_000, 4, 0.0)
-    session.take()
+    session.take(session.ack_from)
     assert session.ack_due() == T0 + 79_000
 
 
