@@ -13,8 +13,6 @@ from gateway.cli.parser import build
 from gateway.config import Config, Table, Webhook
 from tests.cli.support import ROOT, text
 
-PAGES = ("README.md", "docs/cli.md", "docs/operations.md", "docs/limits.md")
-
 
 def test_exit_codes() -> None:
     table = text("docs/cli.md").partition("## Exit codes")[2].partition("\n## ")[0]

@@ -1,0 +1,72 @@
+"""The channels' side: takes attempts, accepts, refuses, keeps silent. Whether a provider really has a message and what
+the gateway learns of it are two things.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from gateway.ids import encode_id
+from gateway.model import Item
+from gateway.ports import Outcome
+from tests.sim.ledger import Attempt
+
+if TYPE_CHECKING:
+    from tests.sim.world import Gateway
+
+ROOM: Final = 3
+TIMEOUT: Final = 4000
+KINDS: Final = ("delivered", "retry", "refused", "ambiguous", "silent")
+
+
+class SimOutbound:
+    """ports.Outbound of one life of the gateway."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self.gateway = gateway
+        self.world = gateway.world
+        self._open: dict[str, int] = {}
+
+    def room(self, channel: str) -> int:
+        return ROOM - self._open.get(channel, 0)
+
+    def send(self, channel: str, item: Item, attempt: int, done: Callable[[Outcome], None]) -> None:
+        world = self.world
+        body = item.body
+        if body is None:
+            world.ledger.fail(f"attempt of {encode_id(item.id)} without its body")
+            return
+        made = world.ledger.attempt(channel, item, attempt)
+        world.trace(channel, "attempt", [encode_id(item.id), attempt])
+        self._open[channel] = self._open.get(channel, 0) + 1
+        rng = world.rng
+        kind = "delivered" if world.healed else rng.choices(KINDS, world.profile.outcomes)[0]
+        if kind == "delivered" or (kind in {"ambiguous", "silent"} and rng.random() < 0.5):
+            # the request arrives whether or not the gateway lives to see it
+            id, arrives = item.id, rng.randint(1, 60)
+            world.timeline.after(arrives, lambda: world.ledger.taken(id, made, body))
+        delay = TIMEOUT if kind == "silent" else rng.randint(60, 800)
+        outcome = self._outcome(kind)
+        self.gateway.time.after(delay, lambda: self._done(channel, item.id, made, outcome, done))
+
+    def _outcome(self, kind: str) -> Outcome:
+        match kind:
+            case "retry":
+                return Outcome(
+                    "retry", "503", retry_after=self.world.rng.choice((0.0, 0.0, 1.0, 3.0)), status=503
+                )
+            case "refused":
+                return Outcome("refused", "400", blame="message", status=400)
+            case "delivered":
+                return Outcome("delivered", "204", status=204)
+            case _:
+                return Outcome("ambiguous", "no answer")
+
+    def _done(
+        self, channel: str, id: int, made: Attempt, outcome: Outcome, done: Callable[[Outcome], None]
+    ) -> None:
+        self._open[channel] -= 1
+        if made.era == self.world.era:
+            made.outcome = outcome
+            made.outcome_at = self.gateway.time.now()
+        self.world.trace(channel, outcome.kind, encode_id(id))
+        done(outcome)

@@ -1,0 +1,82 @@
+"""The simulation in CI: some hundred seeds over the profiles, the same seed gives the same trace, every planted bug is
+found.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.sim.bugs import PLANTED, planted
+from tests.sim.profiles import PROFILES
+from tests.sim.world import Broken, run
+
+# per profile; together with those of the other tests well over 200
+SEEDS = {"calm": 30, "links": 60, "crashes": 50, "store": 50, "stubborn": 40, "everything": 80}
+CHUNK = 10
+# a planted bug shows within so many
+LOOK = 60
+
+
+@pytest.mark.parametrize(
+    ("profile", "start"),
+    [(name, start) for name, count in SEEDS.items() for start in range(0, count, CHUNK)],
+)
+def test_promises_hold(profile: str, start: int) -> None:
+    for seed in range(start, start + CHUNK):
+        world = run(PROFILES[profile], seed)
+        assert world.ledger.drafts, "nobody published anything"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_same_seed_same_trace(profile: str) -> None:
+    first = run(PROFILES[profile], 7)
+    run(PROFILES["everything"], 8)
+    assert run(PROFILES[profile], 7).digest() == first.digest()
+    assert run(PROFILES[profile], 9).digest() != first.digest()
+
+
+def test_same_trace_in_another_process() -> None:
+    """Nothing hangs on the order of sets or on addresses."""
+
+    def digests(hash_seed: str) -> str:
+        command = [sys.executable, "-m", "tests.sim.run", "--seeds", "2", "--start", "20", "--digest"]
+        done = subprocess.run(
+            command,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    assert digests("1") == digests("2")
+
+
+def test_faults_happen() -> None:
+    """What a profile promises to go wrong does, and what is to be exercised is."""
+    happened = {what for seed in range(6) for _, _, what, _ in run(PROFILES["everything"], seed).lines}
+    assert {"crash", "drain", "fails", "clock", "cut", "attempt", "cancel", "boot"} <= happened
+    acts = {
+        data for seed in range(6) for _, _, what, data in run(PROFILES["links"], seed).lines if what == "act"
+    }
+    assert {"bye", "cut", "duel", "forget", "stale", "stall", "rude"} <= acts
+
+
+def seen(profile: str, bug: str) -> int:
+    """The first seed that shows a bug."""
+    for seed in range(LOOK):
+        try:
+            with planted(bug):
+                run(PROFILES[profile], seed)
+        except Broken:
+            return seed
+    pytest.fail(f"{LOOK} seeds do not show it")
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_planted_bug_is_found(bug: str) -> None:
+    profile = PLANTED[bug][1]
+    seed = seen(profile, bug)
+    run(PROFILES[profile], seed)
