@@ -12,11 +12,12 @@ from msgspec import Struct
 
 from gateway.api.problems import decode, malformed
 from gateway.auth import Authenticator, Principal
+from gateway.commit import MessageView, Sink
 from gateway.config import Config
 from gateway.errors import Forbidden, GatewayError, NotFound, Unauthorized
 from gateway.hub.events import EventRing
 from gateway.model import ClientRecord, ClientRow, Publish
-from gateway.ports import MessageView, Scheduler, Sink, Store
+from gateway.ports import Scheduler, Store
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -28,10 +28,10 @@ from gateway.api.base import (
 )
 from gateway.api.schemas import Cancelled, MessagePage, MessagesQuery
 from gateway.auth import Principal
+from gateway.commit import MessageView
 from gateway.errors import GatewayError, Invalid
 from gateway.ids import MAX_ID, decode_id, encode_id
 from gateway.model import MAX_KEY, STATUS_BY_NAME, STATUS_NAMES, Kind, Publish
-from gateway.ports import MessageView
 
 # messages of an array that are published before others have their turn
 SLICE = 256

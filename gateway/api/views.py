@@ -6,9 +6,9 @@ from msgspec import UNSET, Raw
 
 from gateway.api.base import HubApi
 from gateway.api.schemas import ChainOut, ClientOut, Message, SessionOut, Step
+from gateway.commit import Event, MessageView
 from gateway.ids import encode_id
 from gateway.model import PRIORITIES, STATUS_NAMES, ClientRecord, Hold, Phase
-from gateway.ports import Event, MessageView
 from gateway.wire import trace_of
 
 _STATES = {Phase.WAIT: "waiting", Phase.OPEN: "open", Phase.PARKED: "parked"}

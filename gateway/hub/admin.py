@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from gateway.auth.principal import Principal
+from gateway.commit import Change, DropDead, Event, Forget, MessageView, PutClient
 from gateway.engine.session import Session, State
 from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound, Unavailable
 from gateway.hub.core import Core, ms
@@ -23,7 +24,6 @@ from gateway.model import (
     Kind,
     Status,
 )
-from gateway.ports import Change, DropDead, Event, Forget, MessageView, PutClient
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 

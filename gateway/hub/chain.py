@@ -5,11 +5,12 @@ with a due time; memory holds nothing but the attempts under way. `pump` takes w
 as the channel has room; it runs after a claim, after an attempt and when the channel's next due time comes.
 """
 
+from gateway.commit import Change, Event, Gap, Note, ReadChainable, ReadChains
 from gateway.engine.handover import Policy, Verdict, decide
 from gateway.engine.session import Session, State
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, ChainRow, Hold, Item, Kind, Phase, Status
-from gateway.ports import Change, Event, Gap, Note, Outbound, Outcome, ReadChainable, ReadChains
+from gateway.ports import Outbound, Outcome
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
 _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)

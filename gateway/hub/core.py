@@ -9,6 +9,7 @@ filling (group commit).
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.deadlines import Deadlines
@@ -16,19 +17,7 @@ from gateway.engine.session import Rules, Session, State
 from gateway.hub.events import EventRing
 from gateway.ids import IdMaker
 from gateway.model import STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id
-from gateway.ports import (
-    Change,
-    Commit,
-    Connection,
-    Event,
-    Gap,
-    Handle,
-    Observer,
-    Scheduler,
-    SettleGaps,
-    Sink,
-    Store,
-)
+from gateway.ports import Connection, Handle, Observer, Scheduler, Store
 from gateway.wire import status_body
 
 # a turn handles at most this many due deadlines before others have their turn

@@ -7,22 +7,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
+from gateway.commit import Change, Commit, Event, PutSession, ReadItems, ReadWaiting, SettleGaps, Unbind
 from gateway.engine.session import Session, State
 from gateway.errors import Limited
 from gateway.hub.core import Core, ms
 from gateway.hub.joining import Joining
 from gateway.model import Chain, Hold, Item, Kind, Status
-from gateway.ports import (
-    Change,
-    Commit,
-    Connection,
-    Event,
-    PutSession,
-    ReadItems,
-    ReadWaiting,
-    SettleGaps,
-    Unbind,
-)
+from gateway.ports import Connection
 from gateway.wire import Hello
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)

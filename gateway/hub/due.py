@@ -4,11 +4,11 @@ the sweep.
 
 from typing import Any
 
+from gateway.commit import Change, ReadDue, Sweep
 from gateway.engine.session import State
 from gateway.hub.chain import own_deadline
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Status
-from gateway.ports import Change, ReadDue, Sweep
 
 _WAITING, _BOUND, _LATER = int(Hold.WAITING), int(Hold.BOUND), int(Hold.LATER)
 SLICE = 500

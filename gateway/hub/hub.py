@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.auth.principal import Principal
+from gateway.commit import Commit, ReadItems, Recovered
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.session import Session, State
@@ -25,7 +26,7 @@ from gateway.hub.delivery import Delivery
 from gateway.hub.due import Due
 from gateway.hub.intake import Intake
 from gateway.model import ChainRow, Item
-from gateway.ports import Commit, Connection, Observer, Outbound, ReadItems, Recovered, Scheduler, Store
+from gateway.ports import Connection, Observer, Outbound, Scheduler, Store
 
 REOPEN_MS = 500
 # the clock is compared with the wall this often

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from gateway.auth.limits import RateLimiter
 from gateway.auth.principal import Principal
+from gateway.commit import Commit, KeyClaim, ReadItems, Sink
 from gateway.engine.session import Session, State
 from gateway.errors import Conflict, DiskFull, Forbidden, GatewayError, Invalid, Limited, Unavailable
 from gateway.hub.core import Core, ms
@@ -22,7 +23,6 @@ from gateway.model import (
     Status,
     check_address,
 )
-from gateway.ports import Commit, KeyClaim, ReadItems, Sink
 from gateway.wire import body_from_msgpack, canonical, check_body, read_json
 
 _BOUND = int(Hold.BOUND)

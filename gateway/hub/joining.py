@@ -10,11 +10,12 @@ import hashlib
 from typing import Any
 
 from gateway.auth.principal import Principal
+from gateway.commit import PutSession, ReadItems, Reclaim, Unbind
 from gateway.engine.session import Input, Session
 from gateway.errors import Close, Invalid, Limited, Unavailable
 from gateway.hub.core import Core
 from gateway.model import Hold, Item, Kind, SessionRow, Status
-from gateway.ports import Connection, PutSession, ReadItems, Reclaim, Unbind
+from gateway.ports import Connection
 from gateway.wire import Hello
 
 

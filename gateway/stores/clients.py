@@ -3,8 +3,8 @@
 import sqlite3
 from typing import Any
 
+from gateway.commit import Gap, PutClient, PutSession, Reclaim, SettleGaps, Unbind
 from gateway.model import Hold, Missed
-from gateway.ports import Gap, PutClient, PutSession, Reclaim, SettleGaps, Unbind
 from gateway.stores.counters import Counters
 from gateway.stores.rows import bulk, encode_json, fetch, ids_json
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import structlog
 from msgspec.structs import replace
 
+from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import StoreFailed
 from gateway.model import Hold, Item, Kind, Phase, Status
-from gateway.ports import Commit, MessageView, Recovered
 from gateway.stores.memory_commit import Carrier, as_recovered
 from gateway.stores.memory_tables import Row, Tables, copy_chain, gap_of, item_of, run_reads
 

@@ -2,8 +2,7 @@
 
 from msgspec.structs import asdict, replace
 
-from gateway.model import ChainRow, ClientRow, Hold, Item, Missed, Phase, SessionRow, Status
-from gateway.ports import (
+from gateway.commit import (
     Change,
     Commit,
     DropDead,
@@ -20,6 +19,7 @@ from gateway.ports import (
     Twin,
     Unbind,
 )
+from gateway.model import ChainRow, ClientRow, Hold, Item, Missed, Phase, SessionRow, Status
 from gateway.stores.memory_tables import Key, Known, Row, Tables, copy_chain
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)

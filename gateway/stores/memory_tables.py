@@ -6,8 +6,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from gateway.model import Chain, ChainRow, ClientRow, Extra, Hold, Item, Kind, Missed, Phase, SessionRow
-from gateway.ports import (
+from gateway.commit import (
     Event,
     Gap,
     Read,
@@ -18,6 +17,7 @@ from gateway.ports import (
     ReadItems,
     ReadWaiting,
 )
+from gateway.model import Chain, ChainRow, ClientRow, Extra, Hold, Item, Kind, Missed, Phase, SessionRow
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 

@@ -13,8 +13,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gateway.model import Item
-from gateway.ports import (
+from gateway.commit import (
     Change,
     DropDead,
     Forget,
@@ -27,6 +26,7 @@ from gateway.ports import (
     Sweep,
     Unbind,
 )
+from gateway.model import Item
 from gateway.stores.clients import PUT_GAP, Clients, gap_values
 from gateway.stores.counters import Counters
 from gateway.stores.purge import Purge

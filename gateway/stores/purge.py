@@ -3,8 +3,8 @@
 import sqlite3
 from typing import Any
 
+from gateway.commit import DropDead, Forget, Sweep
 from gateway.model import ClientRecord, Hold, Status
-from gateway.ports import DropDead, Forget, Sweep
 from gateway.stores.counters import Counters
 from gateway.stores.rows import encode_json, fetch, ids_json
 

@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gateway.commit import Event, MessageView
 from gateway.model import Kind
-from gateway.ports import Event, MessageView
 from gateway.stores.rows import (
     BARE,
     BARE_ROW,

@@ -5,8 +5,8 @@ import sqlite3
 import msgspec
 import structlog
 
+from gateway.commit import Gap, Recovered
 from gateway.model import ClientRecord, ClientRow, Item, Missed, SessionRow
-from gateway.ports import Gap, Recovered
 from gateway.stores.rows import BARE, CHAIN, Reader, chain_row, gap_item
 from gateway.stores.writer import Writer
 

@@ -14,8 +14,8 @@ from zlib import crc32
 import msgspec
 import structlog
 
+from gateway.commit import Gap
 from gateway.model import ChainRow, Extra, Hold, Item, Kind
-from gateway.ports import Gap
 
 _T = TypeVar("_T")
 

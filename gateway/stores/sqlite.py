@@ -29,8 +29,8 @@ from typing import TypeVar
 
 import structlog
 
+from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import ConfigError, StoreFailed
-from gateway.ports import Commit, MessageView, Recovered
 from gateway.stores.queries import Page, Queries
 from gateway.stores.recover import recover
 from gateway.stores.rows import Reader

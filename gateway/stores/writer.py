@@ -6,8 +6,8 @@ What is written into Items is written after the commit, so that a failed one lea
 
 import sqlite3
 
+from gateway.commit import Commit, KeyClaim, Twin
 from gateway.model import Hold, Item, Status
-from gateway.ports import Commit, KeyClaim, Twin
 from gateway.stores.clients import Clients
 from gateway.stores.counters import Counters
 from gateway.stores.operations import Operations

@@ -7,8 +7,9 @@ taken back with `disconnected` (if it had joined) and `left`.
 from typing import Any, Protocol
 
 from gateway.auth import Principal
+from gateway.commit import Sink
 from gateway.model import Publish
-from gateway.ports import Connection, Scheduler, Sink
+from gateway.ports import Connection, Scheduler
 from gateway.wire import Hello
 
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from gateway.auth import Principal
 from gateway.clock import SystemClock
+from gateway.commit import Event, MessageView, Sink
 from gateway.config import Config
 from gateway.errors import Conflict, Forbidden, GatewayError, Invalid, NotFound, Unavailable
 from gateway.hub.events import EventRing
@@ -26,7 +27,7 @@ from gateway.model import (
     Status,
     check_address,
 )
-from gateway.ports import Event, Handle, MessageView, Sink
+from gateway.ports import Handle
 from gateway.wire import check_body
 
 CHANNELS = ("hook",)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
+from gateway.commit import Event, MessageView
 from gateway.ids import encode_id
 from gateway.model import Hold, Publish, Status
-from gateway.ports import Event, MessageView
 from tests.api.double import HubDouble
 from tests.api.support import READER, Caller
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from msgspec import Raw
 
+from gateway.commit import Event, MessageView
 from gateway.errors import StoreFailed
 from gateway.ids import encode_id
 from gateway.model import ChainRow, Hold, Publish, Status
-from gateway.ports import Event, MessageView
 from tests.api.double import HubDouble
 from tests.api.support import READER, SENDER, Caller
 

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from gateway.commit import Commit, PutSession
 from gateway.ids import IdMaker
 from gateway.model import Item, SessionRow
-from gateway.ports import Commit, PutSession
 from gateway.stores import SqliteStore, counters
 
 CLIENTS = ("alice", "bob", "carol")

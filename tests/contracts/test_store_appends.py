@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.commit import Change, KeyClaim, ReadChain, ReadItems, ReadWaiting, Twin
 from gateway.model import ChainRow, Extra, Missed, Status
-from gateway.ports import Change, KeyClaim, ReadChain, ReadItems, ReadWaiting, Twin
 from tests.contracts.storekit import BOUND, FAR, LATER, NONE, WAITING, Kit, failed
 
 

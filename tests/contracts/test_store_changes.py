@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.commit import Change, Event, Gap, Note, PutSession, ReadChain, ReadItems, ReadWaiting, Unbind
 from gateway.model import ChainRow, Item, Missed, Status
-from gateway.ports import Change, Event, Gap, Note, PutSession, ReadChain, ReadItems, ReadWaiting, Unbind
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit, failed
 
 

@@ -12,8 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
-from gateway.ports import (
+from gateway.commit import (
     Change,
     Commit,
     DropDead,
@@ -37,6 +36,7 @@ from gateway.ports import (
     Sweep,
     Unbind,
 )
+from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
 from gateway.stores import counters
 from tests.contracts.storekit import (
     BOUND,

@@ -2,8 +2,7 @@
 
 import pytest
 
-from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, Status
-from gateway.ports import (
+from gateway.commit import (
     Change,
     DropDead,
     Event,
@@ -18,6 +17,7 @@ from gateway.ports import (
     Sweep,
     Twin,
 )
+from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, Status
 from tests.contracts.storekit import BOUND, CLAIMED, LATER, NONE, WAITING, Kit
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from gateway.commit import Change, Event, MessageView, Note
 from gateway.errors import StoreFailed
 from gateway.model import ChainRow, Extra, Status
-from gateway.ports import Change, Event, MessageView, Note
 from gateway.stores import queries
 from tests.contracts.storekit import BOUND, NONE, WAITING, Kit
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from gateway.model import ChainRow, Extra
-from gateway.ports import (
+from gateway.commit import (
     Change,
     Read,
     ReadChain,
@@ -14,6 +13,7 @@ from gateway.ports import (
     ReadWaiting,
     Unbind,
 )
+from gateway.model import ChainRow, Extra
 from tests.contracts.storekit import BOUND, LATER, NONE, WAITING, Kit
 
 

@@ -1,7 +1,6 @@
 """Sessions: runs of seqs, settles, ended epochs, what chains give back, what was missed."""
 
-from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status
-from gateway.ports import (
+from gateway.commit import (
     Change,
     Gap,
     Op,
@@ -13,6 +12,7 @@ from gateway.ports import (
     SettleGaps,
     Unbind,
 )
+from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit
 
 

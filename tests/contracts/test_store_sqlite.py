@@ -12,9 +12,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from gateway.errors import ConfigError
-from gateway.model import ChainRow, Extra, Item, SessionRow
-from gateway.ports import (
+from gateway.commit import (
     Change,
     Commit,
     Event,
@@ -31,6 +29,8 @@ from gateway.ports import (
     Sweep,
     Unbind,
 )
+from gateway.errors import ConfigError
+from gateway.model import ChainRow, Extra, Item, SessionRow
 from gateway.stores import SqliteStore, counters, rows, schema, wal
 from gateway.stores.rows import bulk
 from tests.contracts.storekit import BOUND, NONE, WAITING, SqliteKit

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.cli import main
+from gateway.commit import Sink
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
 from gateway.hub.joining import Joining
-from gateway.ports import Sink
 from gateway.transports.websocket import server
 
 

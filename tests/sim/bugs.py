@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 import gateway.hub.chain as chain_module
+from gateway.commit import Change, Commit, Recovered
 from gateway.engine.queue import Queue
 from gateway.engine.session import Session
 from gateway.engine.window import Window
@@ -19,7 +20,6 @@ from gateway.hub.delivery import Delivery
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
 from gateway.model import ChainRow, Hold, Item, Kind, Status
-from gateway.ports import Change, Commit, Recovered
 from gateway.stores.memory import MemoryStore
 from gateway.stores.memory_commit import Carrier
 

@@ -5,9 +5,9 @@ crash; and a look at what is committed, for the ledger.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import StoreFailed
 from gateway.model import Chain, ChainRow, Hold, Kind
-from gateway.ports import Commit, MessageView, Recovered
 from gateway.stores.memory import MemoryStore
 from gateway.stores.memory_tables import Row
 

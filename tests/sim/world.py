@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.commit import Commit
 from gateway.config.schema import Config, Dedup, Limits, Routes, Session, Webhook
 from gateway.errors import GatewayError, StoreFailed
 from gateway.hub import Hub
 from gateway.model import ClientRecord
-from gateway.ports import Commit
 from tests.sim import checks
 from tests.sim.calls import Calls
 from tests.sim.client import Client

@@ -8,9 +8,10 @@ from typing import Any
 
 from gateway.auth import Authenticator, Principal
 from gateway.clock import SystemClock
+from gateway.commit import Sink
 from gateway.errors import GatewayError, Unauthorized
 from gateway.model import Publish
-from gateway.ports import Connection, Handle, Sink
+from gateway.ports import Connection, Handle
 from gateway.wire import Hello
 
 START = 1_800_000_000_000
