@@ -7,10 +7,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
-from gateway.commit import Change, Commit, Event, PutSession, ReadItems, ReadWaiting, SettleGaps, Unbind
+from gateway.commit import Change, Event, PutSession, ReadItems, ReadWaiting, Unbind
 from gateway.engine.session import Session, State
 from gateway.errors import Limited
-from gateway.hub.core import Core, ms
+from gateway.hub.answers import Answers
+from gateway.hub.core import Core
 from gateway.hub.joining import Joining
 from gateway.model import Chain, Hold, Item, Kind, Status
 from gateway.ports import Connection
@@ -23,13 +24,12 @@ NEVER = 1 << 62
 
 
 class Delivery:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, answers: Answers) -> None:
         self.core = core
-        self.joining = Joining(core, self.left, self._settle, self._crashed)
+        self.joining = Joining(core, self.left, answers.settle, self._crashed)
         self.handover: Any = None  # the chain flow, wired by the hub
         self._refills: dict[str, None] = {}
         self.delivered = 0
-        self.acked = 0
         self.redelivered = 0
 
     # -- connections -----------------------------------------------------------------------------------------------
@@ -93,10 +93,6 @@ class Delivery:
 
     def bye(self, conn: Connection, end: bool) -> None:
         self.disconnected(conn, True, end)
-
-    def _of(self, conn: Connection) -> Session | None:
-        session: Session | None = conn.session
-        return session if session is not None and session.conn is conn else None
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -163,183 +159,12 @@ class Delivery:
                 session.binding -= 1
         core.touch_session(session)
 
-    # -- answers ---------------------------------------------------------------------------------------------------
-
-    def ack(self, conn: Connection, seq: int | None, seqs: list[int] | None) -> None:
-        """Raises Invalid for a seq at or above `next`."""
-        session = self._of(conn)
-        if session is None:
-            return
-        now = self.core.now()
-        if seq is not None:
-            owned, claimed = session.acked_to(seq, now)
-            self._settle(session, owned, claimed, conn.via)
-        if seqs is not None:
-            for one in seqs:
-                found = session.acked_one(one, now)
-                if found is not None:
-                    item, was_claimed = found
-                    self._settle(
-                        session, [] if was_claimed else [item], [item] if was_claimed else [], conn.via
-                    )
-        self.core.touch_session(session)
-
-    def _settle(self, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
-        """Commit what an ack has settled."""
-        core = self.core
-        now = core.now()
-        commit = core.commit
-        gaps: list[int] = []
-        for item in owned:
-            if item.kind == Kind.GAP:
-                gaps.append(item.seq)
-                continue
-            if item.leaving:
-                # the store knows which came first; a chain that was just given it ends
-                core.end(item, (_BOUND, _CLAIMED, _NONE), Status.DELIVERED, "", via=via)
-                continue
-            commit.settles.append((item.id, int(Status.DELIVERED), now, via))
-            commit.settled.append(item)
-            if item.status < Status.DELIVERED:
-                report = core.report(item, Status.DELIVERED, via, now)
-                if report is not None:
-                    core.intake.add(commit, core.session(report.client), report, None, None)
-        if gaps:
-            commit.ops.append(SettleGaps(session.client, gaps))
-        for item in claimed:
-            core.end(item, (_CLAIMED,), Status.DELIVERED, "", via=via)
-        core.wake()
-
-    def settled(self, commit: Commit) -> None:
-        """What acks have settled is on disk."""
-        core = self.core
-        for item, (_, status, at, via) in zip(commit.settled, commit.settles, strict=True):
-            if item.kind == Kind.MESSAGE and item.status < Status.DELIVERED:
-                self.acked += 1
-                core.observer.acked(at - item.at)
-                core.told(item, status, at, via)
-
-    def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None:
-        """Not now: the seq is settled, the message comes again under a new one. Raises Invalid."""
-        session = self._of(conn)
-        item = session.unsettled(seq) if session is not None else None
-        if session is None or item is None:
-            return
-        core = self.core
-        now = core.now()
-        lowest = session.window.lowest_owned() is item
-        claimed = item.hold == _CLAIMED
-        session.window.settle(item)
-        if lowest:
-            session.ack_from = now
-        core.touch_session(session)
-        if item.kind != Kind.MESSAGE:
-            self._settle(session, [item], [], conn.via)
-            return
-        event = Event(item.id, now, "nacked", {"seq": seq, "delay": delay, "why": why})
-        if claimed or item.leaving:
-            core.change(Change(item.id, (_CLAIMED,), {"hold": _NONE, "tries": item.tries + 1}, event=event))
-        if claimed:
-            return
-        item.tries += 1
-        if item.tries >= core.rules.deliver_max:
-            if item.chain == Chain.READY and item.status < Status.DELIVERED:
-                self.handover.claim(item, "deliver_max", event=event, settled=True)
-            else:
-                core.end(item, (_BOUND,), Status.DEAD, "unacked", event=event)
-            return
-        self._again_later(session, item, now, ms(delay), event)
-
-    def _again_later(self, session: Session, item: Item, now: int, delay: int, event: Event) -> None:
-        core = self.core
-        # the item itself stays in the window as settled; the row comes back as another one
-        hold = _LATER if delay else _WAITING
-        due = core.next_look(item, session, now)
-        if delay:
-            due = min(due, now + delay)
-
-        def after(change: Change) -> None:
-            if not change.ok:
-                return
-            session.waiting += 1
-            core.note_due(due)
-            if not delay:
-                self.waits_again(session.client, item.lane)
-
-        to: dict[str, int | str | None] = {
-            "hold": hold,
-            "due": due,
-            "tries": item.tries,
-            "marks": item.marks + 1,
-        }
-        late = item.status >= Status.DELIVERED
-        if not late:
-            to["status"] = int(Status.QUEUED)
-        core.change(Change(item.id, (_BOUND,), to, ended=late, event=event, then=after))
-
     def waits_again(self, client: str, lane: int) -> None:
         """A row of this client came to wait in the store alone: its session must ask for it."""
         session = self.core.sessions.get(client)
         if session is not None and session.live:
             session.queue.more[lane] = True
             self.core.touch_session(session)
-
-    def reject(self, conn: Connection, seq: int, why: str) -> None:
-        """Never: settled, to the dead letters. Raises Invalid."""
-        session = self._of(conn)
-        item = session.unsettled(seq) if session is not None else None
-        if session is None or item is None:
-            return
-        core = self.core
-        now = core.now()
-        if session.window.lowest_owned() is item:
-            session.ack_from = now
-        session.window.settle(item)
-        core.touch_session(session)
-        if item.kind != Kind.MESSAGE:
-            self._settle(session, [item], [], conn.via)
-            return
-        event = Event(item.id, now, "rejected", {"seq": seq, "why": why})
-        holds = (_BOUND, _CLAIMED, _NONE) if item.leaving else (_BOUND, _CLAIMED)
-        core.end(item, holds, Status.DEAD, "rejected", event=event)
-
-    def working(self, conn: Connection, seq: int) -> None:
-        """Raises Invalid."""
-        session = self._of(conn)
-        if session is not None:
-            session.working(seq, self.core.now())
-
-    def read(self, conn: Connection, ids: list[int]) -> None:
-        """A person has seen these. What is not this client's, or not delivered, is left alone."""
-        session = self._of(conn)
-        if session is None:
-            return
-        client = session.client
-        self.core.commit.reads.append(ReadItems(ids, lambda found: self._seen(client, found)))
-        self.core.wake()
-
-    def _seen(self, client: str, found: ReadItems) -> None:
-        core = self.core
-        now = core.now()
-        for item in found.items:
-            if item.client == client and item.status == Status.DELIVERED:
-                self._mark_read(item, now)
-
-    def _mark_read(self, item: Item, now: int) -> None:
-        core = self.core
-        report = core.report(item, Status.READ, "", now)
-
-        def after(change: Change) -> None:
-            if change.ok:
-                core.reported(report)
-                core.told(item, Status.READ, now)
-
-        core.change(
-            Change(
-                item.id, (_NONE,), {"status": int(Status.READ)}, ended=True, was=int(Status.DELIVERED),
-                event=Event(item.id, now, "read"), report=report, then=after,
-            )
-        )  # fmt: skip
 
     # -- time ------------------------------------------------------------------------------------------------------
 

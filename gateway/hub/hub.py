@@ -1,9 +1,10 @@
 """The hub: one driver of all sessions, on one thread. It wires the flows, loads what the store knows, survives
 its failures.
 
-    intake    publish → commit → publisher told          delivery  sessions: writing, answers, time
-    joining   hello → welcome                            chain     hand-over, attempts, giving back
-    due       deliver_at, ttl, deadlines, sweep          admin     what an administrator does
+    intake    publish → commit → publisher told          delivery  sessions: writing, leaving, time
+    joining   hello → welcome                            answers   ack, nack, reject, working, read
+    chain     hand-over, attempts, giving back           due       deliver_at, ttl, deadlines, sweep
+    admin     what an administrator does                 events    status changes for readers
 
 A commit that fails voids everything that memory knows beyond the disk. So there is one way back, the same as at
 a start: publishers are told, connections closed (4000, resume), sessions forgotten, the store is reopened until
@@ -20,6 +21,7 @@ from gateway.engine.backoff import Chance
 from gateway.engine.session import Session, State
 from gateway.errors import Close, CommitUnknown, DiskFull, GatewayError, StoreFailed, Unavailable
 from gateway.hub.admin import Admin
+from gateway.hub.answers import Answers
 from gateway.hub.chain import Handover
 from gateway.hub.core import Core, ms
 from gateway.hub.delivery import Delivery
@@ -50,12 +52,13 @@ class Hub:
         self.config = config
         self.store = store
         self.scheduler = scheduler
-        self.delivery = Delivery(core)
+        self.answers = Answers(core)
+        self.delivery = Delivery(core, self.answers)
         self.intake = Intake(core)
         self.handover = Handover(core, outbound)
         self.due = Due(core, self.delivery, self.handover)
         self.admin = Admin(core, self.delivery, self.intake, self.handover)
-        self.intake.handover = self.delivery.handover = self.handover
+        self.intake.handover = self.delivery.handover = self.answers.handover = self.handover
         core.flow = self.delivery
         core.intake = self.intake
         core.finish = self._finish
@@ -70,11 +73,11 @@ class Hub:
         self.accept = self.delivery.accept
         self.left = self.delivery.gone
         self.hello = self.delivery.hello
-        self.ack = self.delivery.ack
-        self.nack = self.delivery.nack
-        self.reject = self.delivery.reject
-        self.working = self.delivery.working
-        self.read = self.delivery.read
+        self.ack = self.answers.ack
+        self.nack = self.answers.nack
+        self.reject = self.answers.reject
+        self.working = self.answers.working
+        self.read = self.answers.read
         self.bye = self.delivery.bye
         self.disconnected = self.delivery.disconnected
         self.touch = core.touch
@@ -170,7 +173,7 @@ class Hub:
             return
         self.commits += 1
         self.intake.committed(commit)
-        self.delivery.settled(commit)
+        self.answers.settled(commit)
         for client, _, items in commit.binds:
             self.delivery.bound(client, items)
         for op in commit.ops:
@@ -283,7 +286,7 @@ class Hub:
             "accepted": self.intake.accepted,
             "refused": self.intake.refused,
             "delivered": self.delivery.delivered,
-            "acked": self.delivery.acked,
+            "acked": self.answers.acked,
             "redelivered": self.delivery.redelivered,
             "handed_over": self.handover.claimed,
             "resumed": self.delivery.joining.resumed,

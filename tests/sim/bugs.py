@@ -14,9 +14,9 @@ from gateway.engine.queue import Queue
 from gateway.engine.session import Session
 from gateway.engine.window import Window
 from gateway.errors import GatewayError
+from gateway.hub.answers import Answers, session_of
 from gateway.hub.chain import Handover
 from gateway.hub.core import Core
-from gateway.hub.delivery import Delivery
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
 from gateway.model import ChainRow, Hold, Item, Kind, Status
@@ -70,26 +70,26 @@ def token_rotated_away() -> Patch:
 
 def gap_ack_cancels_handover() -> Patch:
     """The ack of a gap counts as the ack of its message."""
-    settle = Delivery._settle
+    settle = Answers.settle
 
-    def patched(self: Delivery, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
+    def patched(self: Answers, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
         for item in owned:
             if item.kind == Kind.GAP:
                 self.core.end(item, (int(Hold.NONE),), Status.DELIVERED, "", via=via)
         settle(self, session, owned, claimed, via)
 
-    return Delivery, "_settle", patched
+    return Answers, "settle", patched
 
 
 def nack_swallowed() -> Patch:
     """A nack leaves its seq unsettled: the next cumulative ack takes it for processed."""
 
-    def patched(self: Delivery, conn: Any, seq: int, delay: float, why: str) -> None:
-        session = self._of(conn)
+    def patched(self: Answers, conn: Any, seq: int, delay: float, why: str) -> None:
+        session = session_of(conn)
         if session is not None:
             session.unsettled(seq)
 
-    return Delivery, "nack", patched
+    return Answers, "nack", patched
 
 
 def retry_forgotten() -> Patch:
@@ -185,14 +185,14 @@ def burnt_chain_gives_back() -> Patch:
 
 def ack_keeps_chain() -> Patch:
     """The ack of a claimed message settles its seq and leaves its chain going."""
-    settle = Delivery._settle
+    settle = Answers.settle
 
-    def patched(self: Delivery, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
+    def patched(self: Answers, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
         settle(self, session, owned, [], via)
         for item in claimed:
             self.core.change(Change(item.id, (int(Hold.CLAIMED),), {"hold": int(Hold.NONE)}))
 
-    return Delivery, "_settle", patched
+    return Answers, "settle", patched
 
 
 def attempt_before_commit() -> Patch:
@@ -227,15 +227,15 @@ def window_ignored() -> Patch:
 
 def ack_told_before_commit() -> Patch:
     """`delivered` is published when the ack comes, not when it is durable."""
-    settle = Delivery._settle
+    settle = Answers.settle
 
-    def patched(self: Delivery, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
+    def patched(self: Answers, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
         for item in owned:
             if item.kind == Kind.MESSAGE:
                 self.core.told(item, Status.DELIVERED, self.core.now(), via)
         settle(self, session, owned, claimed, via)
 
-    return Delivery, "_settle", patched
+    return Answers, "settle", patched
 
 
 # which profile shows it
