@@ -130,4 +130,5 @@ class Observer(Protocol):
     def attempt(self, channel: str, kind: str) -> None:
         """An attempt at a channel ended with this outcome."""
 
-    def status(self, id: int, client: str, sender: str, status: int, at: int, via: str, why: str) -> None: ...
+    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
+        """A message has a new status, durably."""

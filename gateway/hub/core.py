@@ -352,7 +352,7 @@ class Core:
         """A status became durable: for readers of events, metrics and the log."""
         if item.kind == Kind.MESSAGE:
             self.events.publish(item.id, item.client, item.sender, status, at, via, why)
-            self.observer.status(item.id, item.client, item.sender, status, at, via, why)
+            self.observer.status(item, status, at, via, why)
 
     def became_gap(self, client: str, seq: int, why: str, via: str) -> None:
         """A gap of `client` was committed: it takes the place of what had the seq, and is written if the client

@@ -19,8 +19,9 @@ from prometheus_client.registry import Collector
 from gateway import __version__
 from gateway.commit import Commit
 from gateway.ids import encode_id
-from gateway.model import STATUS_NAMES, Status
+from gateway.model import STATUS_NAMES, Item, Status
 from gateway.observe.log import get_logger
+from gateway.wire import trace_of
 
 LATENCY_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000, 600_000, 86_400_000)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -81,15 +82,15 @@ class Watch:
         """The loop came `elapsed` ms late to a timer."""
         self.lag_ms.add(elapsed)
 
-    def status(self, id: int, client: str, sender: str, status: int, at: int, via: str, why: str) -> None:
+    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
         key = (status, via)
         self.statuses[key] = self.statuses.get(key, 0) + 1
         if status in _TOLD:
             self._log.info(
                 STATUS_NAMES[status],
-                message=encode_id(id),
-                trace=f"{self.trace_root}{id:016x}",
-                client=client,
+                message=encode_id(item.id),
+                trace=trace_of(item, self.trace_root).split("-")[1],
+                client=item.client,
                 via=via or None,
                 why=why or None,
             )

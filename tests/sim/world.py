@@ -12,7 +12,7 @@ from gateway.commit import Commit
 from gateway.config.schema import Config, Dedup, Limits, Routes, Session, Webhook
 from gateway.errors import GatewayError, StoreFailed
 from gateway.hub import Hub
-from gateway.model import ClientRecord
+from gateway.model import ClientRecord, Item
 from tests.sim import checks
 from tests.sim.calls import Calls
 from tests.sim.client import Client
@@ -142,9 +142,9 @@ class World:
     def attempt(self, channel: str, kind: str) -> None:
         pass
 
-    def status(self, id: int, client: str, sender: str, status: int, at: int, via: str, why: str) -> None:
-        self.trace("hub", "status", [id, status, via, why])
-        self.ledger.status(id, status, why)
+    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
+        self.trace("hub", "status", [item.id, status, via, why])
+        self.ledger.status(item.id, status, why)
 
     # -- the gateway's lives ---------------------------------------------------------------------------------------
 
