@@ -46,16 +46,6 @@ def decode_id(text: str) -> int:
     return value
 
 
-def id_at(ms: int) -> int:
-    """The lowest id that could have been made at `ms` (Unix milliseconds)."""
-    return ms << TIME_SHIFT
-
-
-def id_time(value: int) -> int:
-    """The Unix milliseconds at which an id was made (ahead of the clock where the counter borrowed)."""
-    return value >> TIME_SHIFT
-
-
 class IdMaker:
     """Hands out growing ids. `floor` is the highest id that the store has seen."""
 

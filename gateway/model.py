@@ -49,17 +49,10 @@ def check_address(to: str, field: str = "$.to") -> None:
     )
 
 
-class Lane(IntEnum):
-    """Priority lanes: what is queued leaves in this order, first in first out within one."""
-
-    CRITICAL = 0
-    HIGH = 1
-    NORMAL = 2
-    LOW = 3
-
-
 Priority = Literal["critical", "high", "normal", "low"]
+# lanes: what is queued leaves in this order, first in first out within one
 LANES: dict[str, int] = {"critical": 0, "high": 1, "normal": 2, "low": 3}
+NORMAL = LANES["normal"]  # that of status reports too
 PRIORITIES: tuple[Priority, ...] = ("critical", "high", "normal", "low")
 
 

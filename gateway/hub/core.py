@@ -16,7 +16,7 @@ from gateway.engine.deadlines import Deadlines
 from gateway.engine.session import Rules, Session, State
 from gateway.hub.events import EventRing
 from gateway.ids import IdMaker
-from gateway.model import STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id
+from gateway.model import NORMAL, STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id
 from gateway.ports import Connection, Handle, Observer, Scheduler, Store
 from gateway.wire import status_body
 
@@ -258,7 +258,7 @@ class Core:
             self.reports_dropped += 1
             return None
         row = Item(
-            self.ids.next(now), item.sender, item.client, 2, now, now + 86_400_000,
+            self.ids.next(now), item.sender, item.client, NORMAL, now, now + 86_400_000,
             status_body(item.id, name, now, via, why), kind=int(Kind.STATUS),
         )  # fmt: skip
         row.due = row.expire

@@ -15,6 +15,7 @@ from gateway.hub.core import Core, ms
 from gateway.model import (
     LANES,
     MAX_META,
+    NORMAL,
     Chain,
     Extra,
     Hold,
@@ -266,7 +267,7 @@ class Intake:
             session.waiting -= 1
             session.queue.remove(id)
             core.told(
-                Item(id, client, appends[index].sender, 2, now, now, None),
+                Item(id, client, appends[index].sender, NORMAL, now, now, None),
                 Status.CANCELLED,
                 now,
                 "",

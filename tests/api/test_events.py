@@ -117,7 +117,7 @@ async def test_readers_are_bounded(raw: Connect, api: Caller, hub: HubDouble) ->
     # who has left is noticed at the next event
     while len(hub.events) == 2:
         say(hub)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # the leaving reader tells nobody
     await opened(raw)
 
 

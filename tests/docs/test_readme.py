@@ -143,7 +143,7 @@ def test_listen_send_status(place: Place) -> None:
         # the ack becomes durable a moment after it was printed
         until = time.monotonic() + TIMEOUT
         while (now := steady(place.run(status))) != told and time.monotonic() < until:
-            time.sleep(0.1)
+            time.sleep(0.1)  # there is no event to await over a command line
         assert now == told
 
 

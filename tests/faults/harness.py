@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
+
 from tests.support.process import GatewayProcess
 
 
@@ -25,6 +27,16 @@ def fixed_ports() -> dict[str, str]:
         "BOTGW_WEBSOCKET__LISTEN": f"127.0.0.1:{free_port()}",
         "BOTGW_HTTP__LISTEN": f"127.0.0.1:{free_port()}",
     }
+
+
+async def ready(http: aiohttp.ClientSession, wanted: int) -> None:
+    """Wait until /readyz answers with this status."""
+    async with asyncio.timeout(30):
+        while True:
+            async with http.get("/readyz") as answer:
+                if answer.status == wanted:
+                    return
+            await asyncio.sleep(0.05)  # readiness is polled: that is its interface
 
 
 class LedgerProcess:

@@ -4,7 +4,6 @@ The data folder is a small tmpfs of its own. With the planted bug (a commit that
 that succeeded) acknowledged messages are missing afterwards, and the test says so.
 """
 
-import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.harness import fixed_ports
+from tests.faults.harness import fixed_ports, ready
 from tests.support.process import GatewayProcess
 
 SIZE = 16 << 20
@@ -67,12 +66,7 @@ async def story(disk: Path, folder: Path, bug: str = "") -> tuple[list[tuple[int
     async with gateway, gateway.http() as http:
         accepted, refused = await fill(http, 1000)
         ballast.unlink()
-        async with asyncio.timeout(30):
-            while True:
-                async with http.get("/readyz") as answer:
-                    if answer.status == 200:
-                        break
-                await asyncio.sleep(0.05)  # readiness is polled: that is its interface
+        await ready(http, 200)
         more, _ = await fill(http, 20)
         assert len(more) == 20
         gone = await missing(http, accepted + more)

@@ -5,7 +5,6 @@ answer again only when a checkpoint has gone through. With `synchronous=OFF` pla
 everything is acknowledged: the test must see that.
 """
 
-import asyncio
 import shutil
 import subprocess
 from collections import Counter
@@ -14,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.harness import fixed_ports
+from tests.faults.harness import fixed_ports, ready
 from tests.support.process import GatewayProcess
 
 FAULTS = ("posix/io/sync/fdatasync", "posix/io/sync/fsync")
@@ -36,15 +35,6 @@ async def publish(http: aiohttp.ClientSession, n: int) -> tuple[int, str]:
     async with http.post("/v1/messages", json={"to": "alice", "body": {"n": n}, "key": f"k{n}"}) as answer:
         body = await answer.json()
         return answer.status, body.get("id") or body["code"]
-
-
-async def ready(http: aiohttp.ClientSession, wanted: int) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            async with http.get("/readyz") as answer:
-                if answer.status == wanted:
-                    return
-            await asyncio.sleep(0.05)  # readiness is polled: that is its interface
 
 
 async def answers_while_failing(folder: Path, bug: str = "") -> Counter[int]:

@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ids import COUNTER_BITS, MAX_ID, NODE_BITS, IdMaker, decode_id, encode_id, id_at, id_time
+from gateway.ids import COUNTER_BITS, MAX_ID, NODE_BITS, TIME_SHIFT, IdMaker, decode_id, encode_id
+
+
+def id_at(ms: int) -> int:
+    """The lowest id that could have been made at `ms`."""
+    return ms << TIME_SHIFT
+
+
+def id_time(value: int) -> int:
+    """The ms that an id carries."""
+    return value >> TIME_SHIFT
+
 
 ids = st.integers(0, MAX_ID)
 instants = st.integers(1_700_000_000_000, 1_900_000_000_000)

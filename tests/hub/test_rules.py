@@ -1,4 +1,7 @@
-"""Rules of the hub that took a second look to get right, each as the sequence of events that broke it."""
+"""Rules of the hub that took a second look to get right, each as the sequence of events that broke it.
+
+Each was seen to fail, for its own reason, on the hub as it was before its mending.
+"""
 
 import msgspec
 import pytest
