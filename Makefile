@@ -27,6 +27,7 @@ test:
 
 bench:
 	@sh .ci/venv.sh requirements-dev.lock
+	@sh .ci/packages.sh
 	$(PYTHON) -m bench $(BENCH_ARGS)
 
 docs:
