@@ -24,6 +24,8 @@ from gateway.observe.metrics import Watch, exposition
 from gateway.ports import Handle
 from gateway.providers.dispatcher import Dispatcher
 from gateway.stores import SqliteStore
+from gateway.transports.mqtt import MqttServer
+from gateway.transports.mqtt.broker import BrokerLinks
 from gateway.transports.websocket import WebSocketServer
 
 # the writer thread takes the interpreter back after each statement; while the loop is busy this is how long it waits
@@ -38,6 +40,7 @@ class Ready(Struct, frozen=True):
 
     websocket_url: str
     api_url: str
+    mqtt_url: str  # empty: no endpoint
     config: Config
     bootstrap: Bootstrap
 
@@ -80,18 +83,22 @@ class Gateway:
             clock.reanchor,
         )
         self.authenticator = Authenticator(config.auth, clock, self.hub.not_before)
+        self.mqtt: MqttServer | None = None
+        self.broker: BrokerLinks | None = None
         self.websocket: WebSocketServer | None = None
         metrics = exposition(
             self.watch,
             self.hub.figures,
-            lambda: self.hub.ready,
+            self.readiness,
             {
                 "store": self.store.figures,
                 "websocket": lambda: self.websocket.figures() if self.websocket is not None else {},
+                "mqtt": lambda: self.mqtt.figures() if self.mqtt is not None else {},
+                "broker": lambda: self.broker.figures() if self.broker is not None else {},
                 "dispatcher": self.dispatcher.figures,
             },
         )
-        self.api = ApiServer(self.hub, self.authenticator, config, metrics)
+        self.api = ApiServer(self.hub, self.authenticator, config, metrics, self._outside)
         self._lag: asyncio.TimerHandle | None = None
 
     async def start(self) -> Ready:
@@ -100,7 +107,11 @@ class Gateway:
         self.watch.trace_root = self.hub.trace_root
         await self.dispatcher.start(self.hub.trace_root)
         self.authenticator.start()
-        self.websocket = await WebSocketServer.start(self.hub, self.authenticator, self.config)
+        if self.config.mqtt.listen:
+            self.mqtt = await MqttServer.start(self.hub, self.authenticator, self.config)
+        self.websocket = await WebSocketServer.start(self.hub, self.authenticator, self.config, self.mqtt)
+        if self.config.mqtt.broker.url:
+            self.broker = await BrokerLinks.start(self.hub, self.config)
         await self.api.start()
         self._watch_lag()
         # what lives as long as the process need not be looked at by every collection
@@ -111,9 +122,23 @@ class Gateway:
         return Ready(
             f"{scheme}://{_host(self.config.websocket.listen)}:{self.websocket.port}/ws",
             f"{web}://{_host(self.config.http.listen)}:{self.api.port}",
+            self._mqtt_url(),
             self.config,
             self.bootstrap,
         )
+
+    def readiness(self) -> str:
+        """ "" where clients are served on every way that is configured, else why not (/readyz)."""
+        return self.hub.ready or self._outside()
+
+    def _outside(self) -> str:
+        return self.broker.ready if self.broker is not None else ""
+
+    def _mqtt_url(self) -> str:
+        if self.mqtt is None:
+            return ""
+        scheme = "mqtts" if self.config.mqtt.tls_cert else "mqtt"
+        return f"{scheme}://{_host(self.config.mqtt.listen)}:{self.mqtt.port}"
 
     def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()
@@ -140,8 +165,9 @@ class Gateway:
         """Close everything; what was accepted is on disk."""
         if self._lag is not None:
             self._lag.cancel()
-        if self.websocket is not None:
-            await self.websocket.stop()
+        for server in (self.websocket, self.mqtt, self.broker):
+            if server is not None:
+                await server.stop()
         await self.api.stop()
         await self.dispatcher.close()
         try:
@@ -182,7 +208,13 @@ async def _serve(config: Config, bootstrap: Bootstrap, on_ready: Callable[[Ready
         gateway.store.close()
         return 1
     on_ready(ready)
-    log.info("ready", websocket=ready.websocket_url, api=ready.api_url, data_dir=config.data_dir)
+    log.info(
+        "ready",
+        websocket=ready.websocket_url,
+        mqtt=ready.mqtt_url,
+        api=ready.api_url,
+        data_dir=config.data_dir,
+    )
     try:
         await stop.wait()
         log.info("draining", connections=len(gateway.hub.core.conns))

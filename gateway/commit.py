@@ -63,9 +63,9 @@ class Change:
 
     Applies only if the row's hold is in `holds`, its status is below DELIVERED (unless `ended`), and, where
     `free` is set, its chain row is in phase WAIT, not burnt and was claimed for `offline`; where `unbound` is
-    set, it never had a seq; where `was` is not -1, its status is exactly that (ended or not). Where it does not
+    set, it was never sent; where `was` is not -1, its status is exactly that (ended or not). Where it does not
     apply, nothing of it does and `ok` stays False. `set` names columns: hold, status, due, seq, eno, marks,
-    tries, crashes, chain, ended_at, via, why, replayed.
+    tries, crashes, chain, sent_at, ended_at, via, why, replayed.
     """
 
     __slots__ = (
@@ -257,11 +257,28 @@ Op = Change | PutSession | Unbind | Reclaim | SettleGaps | PutClient | Forget | 
 
 
 class ReadWaiting:
-    """The first `limit` WAITING rows of one lane of a client, lowest id first, with bodies."""
+    """The first `limit` WAITING rows of one lane of a client above id `after`, lowest id first, with bodies.
 
-    __slots__ = ("client", "items", "lane", "limit", "then")
+    `bare`: messages only, no status reports. `fresh`: messages only that were never sent in any way (status QUEUED, no
+    marks).
+    """
 
-    def __init__(self, client: str, lane: int, limit: int, then: Callable[["ReadWaiting"], None]) -> None:
+    __slots__ = ("after", "bare", "client", "fresh", "items", "lane", "limit", "then")
+
+    def __init__(
+        self,
+        client: str,
+        lane: int,
+        limit: int,
+        then: Callable[["ReadWaiting"], None],
+        *,
+        bare: bool = False,
+        fresh: bool = False,
+        after: int = 0,
+    ) -> None:
+        self.bare = bare
+        self.fresh = fresh
+        self.after = after
         self.client = client
         self.lane = lane
         self.limit = limit

@@ -116,6 +116,7 @@ class Close(IntEnum):
     HEARTBEAT = 4002
     RATE = 4003
     NO_HELLO = 4004
+    ACK_TIMEOUT = 4005  # plain MQTT only, where nothing is sent twice on a connection
     EXPIRED = 4100
     TOKEN_EXPIRED = 4200
     NOT_AUTHORISED = 4300

@@ -22,6 +22,7 @@ MAX_META = 2048
 MAX_TYPE = 64
 MAX_KEY = 128
 MAX_CHAIN = 8
+MAX_CORRELATION = 172  # base64 of 128 bytes
 # bind no seq at or above the lowest unsettled one plus this (an MQTT packet id must stay unambiguous, PROTOCOL 1)
 SEQ_SPAN = 65535
 
@@ -121,6 +122,8 @@ class Chain(IntEnum):
 
 TRACE = r"^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z"
 
+BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
+
 Seconds = Annotated[float, Meta(gt=0, le=MAX_TTL)]
 ChannelName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
 
@@ -172,6 +175,21 @@ class Publish(Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=Tr
     trace: (
         Annotated[str, Meta(pattern=TRACE, description="W3C traceparent; made here where absent")] | None
     ) = None
+    reply_to: (
+        Annotated[str, Meta(max_length=64, description="client id that a reply to this is addressed to")]
+        | None
+    ) = None
+    correlation: (
+        Annotated[
+            str,
+            Meta(
+                max_length=MAX_CORRELATION,
+                pattern=BASE64,
+                description="base64 of at most 128 bytes that a reply repeats (MQTT 5 correlation data)",
+            ),
+        ]
+        | None
+    ) = None
     template: Annotated[str, Meta(max_length=128, description="not served yet: refused")] | None = None
 
 
@@ -187,6 +205,9 @@ class Extra(Struct, omit_defaults=True):
     deadline: int | None = None  # Unix ms at which its own deadline passes
     priority_claimed: bool = False
     replay_of: str | None = None
+    reply_to: str | None = None
+    correlation: str | None = None
+    possible_dup: str | None = None  # the id that an MQTT device's repeated PUBLISH got at first, perhaps
 
 
 class Item:
@@ -198,7 +219,7 @@ class Item:
 
     __slots__ = (
         "at", "body", "chain", "client", "crashes", "due", "eno", "expire", "hold", "id", "kind", "lane",
-        "leaving", "marks", "sender", "seq", "status", "tries", "via", "why", "written", "x",
+        "leaving", "marks", "pid", "sender", "seq", "status", "tries", "via", "why", "written", "x",
     )  # fmt: skip
 
     def __init__(
@@ -233,12 +254,22 @@ class Item:
         self.tries = 0  # ack timeouts and nacks, across seqs and epochs (deliver_max)
         self.crashes = 0  # connections that ended uncleanly under it (crash_max)
         self.written = False  # a frame of this connection carried it
+        self.pid = 0  # the packet id under which an MQTT device published it at QoS 1
         self.leaving = False  # bound, and a claim or an end of it is being committed
         self.why = ""  # of a gap
         self.via = ""
 
     def __repr__(self) -> str:
         return f"<Item {self.id} to {self.client} seq {self.seq} hold {self.hold}>"
+
+
+class Sub(IntEnum):
+    """The MQTT subscription that a session's epoch holds (PROTOCOL 4): it makes Session Present and fixes the kind."""
+
+    NONE = 0
+    PLAIN = 1
+    FRAMED = 2
+    PLAIN_0 = 3  # in a session's row only: plain, granted QoS 0
 
 
 class Missed(Struct):
@@ -250,7 +281,10 @@ class Missed(Struct):
 
 
 class SessionRow(Struct):
-    """What the store remembers of a session. Tokens are SHA-256 digests; times Unix ms, 0 = none."""
+    """What the store remembers of a session. Tokens are SHA-256 digests; times Unix ms, 0 = none.
+
+    `sub`: a Sub. `keep`: how long the epoch outlives its last connection, in ms; -1: `session.expiry`.
+    """
 
     client: str
     epoch: str
@@ -262,6 +296,8 @@ class SessionRow(Struct):
     created: int = 0
     seen: int = 0
     missed: Missed = msgspec.field(default_factory=Missed)
+    sub: int = 0
+    keep: int = -1
 
 
 class ClientRecord(Struct, omit_defaults=True, kw_only=True):
@@ -280,6 +316,19 @@ class ClientRecord(Struct, omit_defaults=True, kw_only=True):
         Literal["drop", "deliver"],
         Meta(description="deliver: what a chain took comes late all the same, with `via`"),
     ] = "drop"
+    broker_plain: Annotated[
+        bool,
+        Meta(description="subscribes `m/{client}` at the broker: what waits for it is published there, once"),
+    ] = False
+    broker_ack_is_delivery: Annotated[
+        bool, Meta(description="the broker's PUBACK of such a message counts as delivered")
+    ] = False
+    broker_fallback: Annotated[
+        Literal["always", "never"],
+        Meta(
+            description="whether the chain of such a message runs where nothing tells if the device is there"
+        ),
+    ] = "never"
     contacts: Annotated[dict[str, str], Meta(description="addresses per channel", max_length=32)] | None = (
         None
     )

@@ -48,6 +48,13 @@ class Store(Protocol):
 
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None: ...
 
+    async def uplinks(
+        self, clients: list[str], since: int, last: int
+    ) -> dict[str, dict[int, tuple[int, bytes]]]:
+        """Of each client the latest message that it published under each of its `last` packet ids, of those accepted
+        since (Unix ms): packet id -> (id, body). Looks through the rows; for the rare PUBLISH with DUP.
+        """
+
     def figures(self) -> dict[str, float]:
         """Plain numbers for metrics: rows, bytes, commits, commit seconds, wal bytes."""
 
@@ -56,8 +63,14 @@ class Connection(Protocol):
     """One live connection, as the hub sees it. It buffers what it is handed and writes once, in `flush`."""
 
     via: str  # ws | mqtt
+    door: str  # websocket | mqtt | broker: whose limit of connections it counts on
+    sub: int  # model.Sub: the MQTT subscription that its session's row is to hold
     writable: bool  # False: the peer does not read; deliveries wait
     session: Any  # the hub's own handle, None until welcomed
+
+    @property
+    def client(self) -> str:
+        """Who it is; "" until that is known."""
 
     def deliver(self, items: list[Item]) -> None:
         """Messages, gaps and statuses in seq order. A body that was written may be dropped: the store has it."""
@@ -77,6 +90,16 @@ class Connection(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """Write what is buffered, then close; `code` is of errors.Close."""
+
+
+class Attach(Struct, frozen=True, kw_only=True):
+    """How a device with a stock MQTT client joins its client's session (PROTOCOL 4, plain)."""
+
+    clean: bool  # begin a new epoch
+    window: int  # its Receive Maximum
+    qos: int  # granted: 0 settles a message when it is written
+    keep: int  # ms that the epoch is to outlive the connection; 0: it ends with it
+    live: bool = True  # False: only begin the new epoch; the client stays away
 
 
 class Handle(Protocol):
@@ -117,6 +140,18 @@ class Outbound(Protocol):
         """How many more attempts the channel takes now."""
 
     def send(self, channel: str, item: Item, attempt: int, done: Callable[[Outcome], None]) -> None: ...
+
+
+class Custodian(Protocol):
+    """An MQTT broker that takes messages for plain clients behind it into custody (PROTOCOL 4)."""
+
+    def room(self) -> int:
+        """How many more messages it takes now; 0 while it is away. `Hub.broker_ready` is called when there is room
+        again.
+        """
+
+    def publish(self, item: Item, now: int, done: Callable[[bool], None]) -> None:
+        """Publish once. `done` is called on the loop exactly once: whether the broker has it (its PUBACK)."""
 
 
 class Observer(Protocol):

@@ -22,6 +22,8 @@ MSGPACK = "botgw.v1.msgpack"
 Seq = Annotated[int, Meta(ge=0, le=1 << 53)]
 Why = Annotated[str, Meta(max_length=256)]
 Token = Annotated[str, Meta(max_length=8192)]
+# the nonce of a framed MQTT connection (PROTOCOL 4); a WebSocket has no use for it
+Nonce = Annotated[str, Meta(max_length=64)] | None
 
 
 class Hello(Struct, tag_field="t", tag="hello", forbid_unknown_fields=True):
@@ -31,31 +33,36 @@ class Hello(Struct, tag_field="t", tag="hello", forbid_unknown_fields=True):
     ack: Seq | None = None
     window: Annotated[int, Meta(ge=1, le=65535)] | None = None
     pools: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=64)] | None = None
-    c: Annotated[str, Meta(max_length=64)] | None = None
+    c: Nonce = None
 
 
 class Ack(Struct, tag_field="t", tag="ack", forbid_unknown_fields=True, gc=False):
     seq: Seq | None = None
     seqs: Annotated[list[Seq], Meta(max_length=65535)] | None = None
+    c: Nonce = None
 
 
 class Nack(Struct, tag_field="t", tag="nack", forbid_unknown_fields=True):
     seq: Seq
     delay: Annotated[float, Meta(ge=0, le=86400)] = 0.0
     why: Why = ""
+    c: Nonce = None
 
 
 class Reject(Struct, tag_field="t", tag="reject", forbid_unknown_fields=True):
     seq: Seq
     why: Why = ""
+    c: Nonce = None
 
 
 class Working(Struct, tag_field="t", tag="working", forbid_unknown_fields=True):
     seq: Seq
+    c: Nonce = None
 
 
 class ReadFrame(Struct, tag_field="t", tag="read", forbid_unknown_fields=True):
     ids: Annotated[list[Annotated[str, Meta(max_length=13)]], Meta(max_length=1000)]
+    c: Nonce = None
 
 
 class PubEntry(Publish, forbid_unknown_fields=True, kw_only=True):
@@ -66,12 +73,14 @@ class PubEntry(Publish, forbid_unknown_fields=True, kw_only=True):
 
 class Pub(Struct, tag_field="t", tag="pub", forbid_unknown_fields=True):
     m: list[PubEntry]
+    c: Nonce = None
 
 
 class LoosePub(Struct, tag_field="t", tag="pub", forbid_unknown_fields=True):
     """The same frame with its messages unread: where one of them is bad, the others still count."""
 
     m: list[Raw]
+    c: Nonce = None
 
 
 class LooseEntry(Struct):
@@ -80,14 +89,16 @@ class LooseEntry(Struct):
 
 class NewToken(Struct, tag_field="t", tag="token", forbid_unknown_fields=True):
     token: Token
+    c: Nonce = None
 
 
 class Ping(Struct, tag_field="t", tag="ping", forbid_unknown_fields=True):
-    pass
+    c: Nonce = None
 
 
 class Bye(Struct, tag_field="t", tag="bye", forbid_unknown_fields=True):
     end: bool = False
+    c: Nonce = None
 
 
 Inbound = Hello | Ack | Nack | Reject | Working | ReadFrame | Pub | NewToken | Ping | Bye
@@ -192,6 +203,12 @@ def entry(item: Item, root: str) -> bytes:
             head += b',"type":' + _json_encode(x.type)
         if x.meta is not None:
             head += b',"meta":' + _json_encode(x.meta)
+        if x.reply_to is not None:
+            head += b',"reply_to":' + _json_encode(x.reply_to)
+        if x.correlation is not None:
+            head += b',"correlation":' + _json_encode(x.correlation)
+        if x.possible_dup is not None:
+            head += b',"possible_dup":' + _json_encode(x.possible_dup)
         return head + b',"trace":"%b"}' % trace_of(item, root).encode()
     if item.kind == Kind.STATUS:
         # its body is the JSON object of the report; the seq goes in front

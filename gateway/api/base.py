@@ -96,17 +96,23 @@ class Route(Struct, frozen=True, kw_only=True):
 
 
 class Api:
-    """What the handlers share."""
+    """What the handlers share. `outside`: what is not ready beside the hub, "" for nothing."""
 
-    __slots__ = ("_ends", "_none_left", "authenticator", "config", "description", "hub", "metrics")
+    __slots__ = ("_ends", "_none_left", "authenticator", "config", "description", "hub", "metrics", "outside")
 
     def __init__(
-        self, hub: HubApi, authenticator: Authenticator, config: Config, metrics: Callable[[], bytes]
+        self,
+        hub: HubApi,
+        authenticator: Authenticator,
+        config: Config,
+        metrics: Callable[[], bytes],
+        outside: Callable[[], str],
     ) -> None:
         self.hub = hub
         self.authenticator = authenticator
         self.config = config
         self.metrics = metrics
+        self.outside = outside
         self.description = b""  # the OpenAPI document
         self._ends: dict[object, Callable[[], None]] = {}
         self._none_left = asyncio.Event()

@@ -72,7 +72,13 @@ async def mint(api: Api, call: Call) -> web.StreamResponse:
         if error.field is not None and error.field != "$.ttl":
             error.field = f"$.claims{error.field[1:]}"
         raise
-    out = TokenOut(token=token, expires=_expires(token), client=name, websocket=WebsocketSettings())
+    out = TokenOut(
+        token=token,
+        expires=_expires(token),
+        client=name,
+        websocket=WebsocketSettings(),
+        mqtt=views.mqtt(api.config.mqtt, name),
+    )
     response = reply(out)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -13,8 +13,8 @@ async def health(_api: Api, _call: Call) -> web.StreamResponse:
 
 
 async def readiness(api: Api, _call: Call) -> web.StreamResponse:
-    """`GET /readyz`: the store commits, and the gateway is neither starting nor draining."""
-    reason = api.hub.ready
+    """`GET /readyz`: the store commits, the broker is there, and the gateway is neither starting nor draining."""
+    reason = api.hub.ready or api.outside()
     if reason:
         raise Unavailable(f"not ready: {reason}", code="not_ready")
     return reply(Ok("ready"))

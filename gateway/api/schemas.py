@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from gateway.auth.tokens import Grants
 from gateway.model import CLIENT_ID, MAX_TTL, STATUS_NAMES, ChannelName, ClientRecord, Priority, StatusName
+from gateway.topics import MqttTopics
 
 MAX_PAGE = 500
 
@@ -118,6 +119,14 @@ class Message(Struct, omit_defaults=True, kw_only=True):
     fallback: list[str] | None = None
     notify: list[str] | None = None
     collapse: str | None = None
+    reply_to: Annotated[str, Meta(description="client id that a reply is addressed to")] | None = None
+    correlation: Annotated[str, Meta(description="base64; a reply repeats it")] | None = None
+    possible_dup: (
+        Annotated[
+            MessageId, Meta(description="an MQTT device sent it again, perhaps: the id it got at first")
+        ]
+        | None
+    ) = None
     via: Annotated[str, Meta(description="`ws`, `mqtt`, or the channel that delivered it")] = ""
     why: Annotated[str, Meta(description="why it ended")] = ""
     seq: int = 0
@@ -226,6 +235,17 @@ class WebsocketSettings(Struct):
     path: str = "/ws"
 
 
+class MqttSettings(Struct, kw_only=True):
+    """How the client connects to the gateway's own MQTT endpoint; the password is the token."""
+
+    client_id: ClientId
+    username: ClientId
+    part: Annotated[str, Meta(description="its share of the topics `u/{part}/…`")]
+    plain: Annotated[MqttTopics, Meta(description="for stock clients: payloads are bodies")]
+    framed: Annotated[MqttTopics, Meta(description="for clients that speak in frames")]
+    path: Annotated[str, Meta(description="on the WebSocket listener")] = "/mqtt"
+
+
 class TokenOut(Struct, kw_only=True):
     """A client's token and where to use it."""
 
@@ -233,6 +253,7 @@ class TokenOut(Struct, kw_only=True):
     expires: int
     client: ClientId
     websocket: WebsocketSettings
+    mqtt: Annotated[MqttSettings | None, Meta(description="null: the endpoint is off")]
 
 
 class DisconnectBody(Struct, forbid_unknown_fields=True, kw_only=True):

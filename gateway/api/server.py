@@ -31,9 +31,14 @@ class ApiServer:
     """Serves the API on `config.http.listen` between `start` and `stop`. `metrics` gives the text of `/metrics`."""
 
     def __init__(
-        self, hub: HubApi, authenticator: Authenticator, config: Config, metrics: Callable[[], bytes]
+        self,
+        hub: HubApi,
+        authenticator: Authenticator,
+        config: Config,
+        metrics: Callable[[], bytes],
+        outside: Callable[[], str] = lambda: "",
     ) -> None:
-        self._api = Api(hub, authenticator, config, metrics)
+        self._api = Api(hub, authenticator, config, metrics, outside)
         self._api.description = describe(ROUTES, config)
         self._http = config.http
         self._runner: web.ServerRunner | None = None

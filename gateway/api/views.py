@@ -5,10 +5,12 @@ from typing import Any
 from msgspec import UNSET, Raw
 
 from gateway.api.base import HubApi
-from gateway.api.schemas import ChainOut, ClientOut, Message, SessionOut, Step
+from gateway.api.schemas import ChainOut, ClientOut, Message, MqttSettings, SessionOut, Step
 from gateway.commit import Event, MessageView
+from gateway.config import Mqtt
 from gateway.ids import encode_id
 from gateway.model import PRIORITIES, STATUS_NAMES, ClientRecord, Hold, Phase
+from gateway.topics import TopicNames, part_of
 from gateway.wire import trace_of
 
 _STATES = {Phase.WAIT: "waiting", Phase.OPEN: "open", Phase.PARKED: "parked"}
@@ -46,6 +48,9 @@ def message(view: MessageView, root: str, *, whole: bool) -> Message:
         out.fallback = x.fallback
         out.notify = x.notify
         out.collapse = x.collapse
+        out.reply_to = x.reply_to
+        out.correlation = x.correlation
+        out.possible_dup = x.possible_dup
         out.replay_of = x.replay_of
     if whole:
         out.body = Raw(item.body) if item.body is not None else UNSET
@@ -119,4 +124,14 @@ def client(hub: HubApi, name: str) -> ClientOut:
         ),
         not_before=row.not_before if row is not None else 0,
         banned_until=row.banned_until if row is not None else 0,
+    )
+
+
+def mqtt(config: Mqtt, name: str) -> MqttSettings | None:
+    """How a client comes to the gateway's own MQTT endpoint; None where that is off."""
+    if not config.listen:
+        return None
+    names = TopicNames(config.prefix)
+    return MqttSettings(
+        client_id=name, username=name, part=part_of(name), plain=names.plain(name), framed=names.framed(name)
     )

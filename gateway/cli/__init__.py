@@ -7,7 +7,8 @@
     api.py       calls of the HTTP API
     output.py    tables and trees for people, JSON lines for programs
     shapes.py    what the API answers, as the commands read it; render.py shows it
-    serve.py check.py token.py send.py listen.py status.py letters.py clients.py   the commands
+    dynsec.py    accounts of devices at a Mosquitto broker
+    serve.py check.py token.py send.py listen.py status.py letters.py clients.py mqtt.py   the commands
 
 A command imports what it runs when it runs, so that `bot-gateway --help` is quick.
 """

@@ -36,7 +36,7 @@ def _would_start(config: Config) -> None:
     from gateway.auth import Authenticator
     from gateway.clock import SystemClock
     from gateway.providers.dispatcher import Dispatcher
-    from gateway.transports.websocket.server import tls_context
+    from gateway.transports.tls import tls_context
 
     # before the first start there is none
     auth = replace(config.auth, jwt_secret=config.auth.jwt_secret or "-" * MIN_HMAC_BYTES)
@@ -44,7 +44,9 @@ def _would_start(config: Config) -> None:
     Dispatcher(config.channels)
     tls(config.http)
     if config.websocket.tls_cert:
-        tls_context(config.websocket.tls_cert, config.websocket.tls_key)
+        tls_context(config.websocket.tls_cert, config.websocket.tls_key, "websocket", "http/1.1")
+    if config.mqtt.listen and config.mqtt.tls_cert:
+        tls_context(config.mqtt.tls_cert, config.mqtt.tls_key, "mqtt", "mqtt")
 
 
 def toml(table: dict[str, Any], at: str = "") -> Iterator[str]:

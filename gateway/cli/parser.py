@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ WAIT_FOR = ("sent", "delivered", "read", "handed_over", "provider_delivered", "e
 RIGHTS = ("fallback", "critical")
 TOKEN_TTL = 3600.0
 WAIT = 30.0
+# as mqtt.prefix
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,32}(/[A-Za-z0-9._-]{1,32}){0,3}")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _ABOUT = "Durable, resumable sessions for bots and devices."
@@ -59,6 +62,7 @@ def build() -> argparse.ArgumentParser:
     _status(commands)
     _dead_letters(commands)
     _clients(commands)
+    _mqtt(commands)
     return parser
 
 
@@ -195,6 +199,30 @@ def _clients(commands: "Commands[Parser]") -> None:
     disconnect.add_argument("--ban", type=above_zero, metavar="DURATION", help="and keep it away for so long")
 
 
+def _mqtt(commands: "Commands[Parser]") -> None:
+    group = _group(commands, "mqtt", "Credentials of devices at a Mosquitto broker.")
+    provision = _add(
+        group, "provision", "mqtt:provision", "Make credentials for a device; prints its settings."
+    )
+    _broker(provision)
+    provision.add_argument(
+        "--rotate", action="store_true", help="replace those it has, and cut its connection"
+    )
+    provision.add_argument("--prefix", type=prefix, help="first levels of all topics; default: mqtt.prefix")
+    revoke = _add(group, "revoke", "mqtt:revoke", "Delete a device's credentials and cut its connection.")
+    _broker(revoke)
+
+
+def _broker(parser: Parser) -> None:
+    parser.add_argument("client", type=client_id, metavar="CLIENT")
+    parser.add_argument("--broker", metavar="URL", help="such as mqtts://broker.example:8883")
+    parser.add_argument(
+        "--ca-file", metavar="FILE", help="PEM; whom to trust instead of the usual authorities"
+    )
+    parser.add_argument("--admin-user", metavar="NAME", help="default: admin")
+    parser.add_argument("--admin-password-file", metavar="FILE", help="or BOT_GATEWAY_ADMIN_PASSWORD")
+
+
 def duration(text: str) -> float:
     """Seconds, or a number with s, m, h or d behind it."""
     number, unit = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1)
@@ -239,6 +267,12 @@ def at_most(length: int) -> Callable[[str], str]:
 def client_id(text: str) -> str:
     if not valid_client_id(text):
         raise argparse.ArgumentTypeError("not a client id: letters, digits and ._@- , at most 64")
+    return text
+
+
+def prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise argparse.ArgumentTypeError("must be one to four levels of letters, digits and ._-")
     return text
 
 

@@ -44,7 +44,13 @@ def announce(now: "Ready", config_path: Path | None, out: Output) -> None:
     folder = now.bootstrap.folder
     if out.json:
         out.line(
-            {"websocket": now.websocket_url, "api": now.api_url, "data_dir": str(folder), "pid": os.getpid()}
+            {
+                "websocket": now.websocket_url,
+                "mqtt": now.mqtt_url,
+                "api": now.api_url,
+                "data_dir": str(folder),
+                "pid": os.getpid(),
+            }
         )
         return
     made = f", made now with its secrets ({FILE})" if now.bootstrap.first else ""
@@ -52,6 +58,7 @@ def announce(now: "Ready", config_path: Path | None, out: Output) -> None:
     lines = [
         f"bot-gateway {__version__}",
         f"  WebSocket  {now.websocket_url}",
+        f"  MQTT       {now.mqtt_url or 'off'}",
         f"  HTTP API   {now.api_url}",
         f"  data       {folder}{made}",
         "",

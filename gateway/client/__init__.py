@@ -1,4 +1,8 @@
-"""The Python client: `from gateway.client import Client`."""
+"""The Python client: `from gateway.client import Client`.
+
+One class over WebSocket (`ws://`, `wss://`) and MQTT (`mqtt://`, `mqtts://`; framed, PROTOCOL 4), with the same methods
+and the same promises.
+"""
 
 from gateway.client.client import Client
 from gateway.client.errors import (
@@ -19,7 +23,7 @@ from gateway.client.errors import (
 from gateway.client.frames import Gap, StatusReport
 from gateway.client.message import Message
 from gateway.client.outbox import Receipt
-from gateway.client.session import Info
+from gateway.client.values import Info
 
 __all__ = [
     "Banned",

@@ -5,6 +5,8 @@
             ...
             await m.ack()
 
+or Client("mqtt://127.0.0.1:1883", token): the gateway's own endpoint, or a broker before it.
+
 It connects, resumes and reconnects by itself. A message is handed out once, however often it is delivered, as long as
 the client remembers it: in memory, or with `state=` in a file over a restart of the program.
 """
@@ -23,10 +25,11 @@ from gateway.client.errors import ClientClosed, ClientError, ConnectTimeout
 from gateway.client.frames import Codec, Gap, StatusReport
 from gateway.client.message import Message
 from gateway.client.outbox import Receipt
-from gateway.client.session import Info, Options, Reading, Session
+from gateway.client.session import Session
 from gateway.client.state import StateFile
 from gateway.client.tokens import TokenCall, Tokens
-from gateway.client.transport import opener
+from gateway.client.transport import Device, opener
+from gateway.client.values import Info, Options, Reading
 from gateway.ids import decode_id
 from gateway.model import Priority
 from gateway.wire import PubEntry
@@ -38,14 +41,16 @@ MAX_WINDOW = 65535
 class Client:
     """One client of the gateway. Enter it once, with `async with`.
 
-    url            ws:// or wss://, with the path (`/ws`); ValueError for another scheme
+    url            ws:// or wss://, with the path (`/ws`); mqtt:// or mqtts://, without one: MQTT 5, framed, at the
+                   gateway's own endpoint or a broker. ValueError for another scheme
     token          a JWT, or an async callable that gives one: called for the first connection, before `exp` and
-                   when the gateway says that it has expired
+                   when the gateway says that it has expired. Over MQTT it is the password, unless the URL names a user
+                   of a broker (mqtt://user:password@host): then none is needed
     window         how many messages may be unsettled at once, 1..65535; the gateway may grant fewer
     state          file that carries session and dedupe over a restart; None: memory
     ack_delay      seconds for which acks are gathered into one frame; half a window of them leaves at once
     dedupe         how many acked message ids are remembered
-    encoding       json or msgpack
+    encoding       json or msgpack; over MQTT json
     on_status      called with a StatusReport for what `notify` asked; acked after it ran, so perhaps told twice
     on_gap         called with a Gap for a message that can no longer be delivered; as on_status
     on_welcome     called with why: resumed, new, expired, epoch, unknown, clean
@@ -53,7 +58,9 @@ class Client:
     max_publishes  publishes in flight; a further one waits
     publish_retries  how often a publish is tried again that the gateway could not take now
     connect_timeout  seconds until the first welcome, None for ever; afterwards it reconnects until it is closed
-    ssl            for wss://: whom to trust
+    ssl            for wss:// and mqtts://: whom to trust
+    client         over MQTT: the client id, where neither the token's `sub` nor the user in the URL is it
+    prefix         over MQTT: of the topics, as the gateway's configuration has it; gw/v1 where not given
 
     Raises on entry: ConnectTimeout, StateFailed, or what stopped it (see `gateway.client.errors`).
     """
@@ -61,7 +68,7 @@ class Client:
     def __init__(  # noqa: PLR0913 - all but two are options by name
         self,
         url: str,
-        token: str | TokenCall,
+        token: str | TokenCall = "",
         *,
         window: int = 64,
         state: str | os.PathLike[str] | None = None,
@@ -76,6 +83,8 @@ class Client:
         publish_retries: int = 5,
         connect_timeout: float | None = 30.0,
         ssl: tls.SSLContext | None = None,
+        client: str = "",
+        prefix: str = "",
     ) -> None:
         if not 1 <= window <= MAX_WINDOW:
             raise ValueError(f"window must be within 1..{MAX_WINDOW}")
@@ -84,7 +93,8 @@ class Client:
                 "ack_delay, dedupe and publish_retries must not be negative, max_publishes at least 1"
             )
         self._codec = Codec(encoding)
-        self._open = opener(url, self._codec, ssl)
+        fixed = token if isinstance(token, str) else None
+        self._open = opener(url, self._codec, ssl, Device(client, fixed, prefix))
         self._tokens = Tokens(token)
         self._state = StateFile(state) if state is not None else None
         self._options = Options(
@@ -183,8 +193,12 @@ class Client:
         notify: Sequence[str] | None = None,
         meta: dict[str, str] | None = None,
         trace: str | None = None,
+        reply_to: str | None = None,
+        correlation: str | None = None,
     ) -> Receipt:
         """Send a message (PROTOCOL 2: `ttl`, `deadline` in seconds, `deliver_at` Unix ms); returns once it is durable.
+
+        `reply_to`: the client that an answer is to be addressed to; `correlation`: what it is to repeat, base64.
 
         Without a `key` it gets one, so that repeating it after a lost connection makes no second message. Publishes of
         one turn of the loop leave in one frame. Waits while `max_publishes` are in flight.
@@ -204,6 +218,8 @@ class Client:
             notify=None if notify is None else list(notify),  # type: ignore[arg-type]
             meta=meta,
             trace=trace,
+            reply_to=reply_to,
+            correlation=correlation,
         )
         if ttl is not None:
             entry.ttl = ttl

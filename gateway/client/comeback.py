@@ -39,9 +39,13 @@ def later(retry_after: float | None) -> float:
 
 
 class Plan(Struct, frozen=True):
-    """How to go on: `stop`, or come back after `delay` seconds, with a new token or a new session where it says so."""
+    """How to go on: `stop`, or come back after `delay` seconds, with a new token or a new session where it says so.
+
+    `code`: the close code that it follows; 0 after a refused handshake.
+    """
 
     delay: float = 0.0
+    code: int = 0
     renew: bool = False
     fresh: bool = False
     stop: Stopped | None = None
@@ -71,13 +75,14 @@ class Comeback:
         """After a close code; 1006 where there was none, or no connection."""
         family = code // 100
         if family == 43:
-            return Plan(stop=stopped(code, detail))
+            return Plan(code=code, stop=stopped(code, detail))
         if family == 42 and not self._renewable:
-            return Plan(stop=TokenExpired(code, "the token is a fixed string; give a callable to renew it"))
-        return Plan(self._delay(retry_after, now), renew=family == 42, fresh=family == 41)
+            fixed = TokenExpired(code, "the token is a fixed string; give a callable to renew it")
+            return Plan(code=code, stop=fixed)
+        return Plan(self._delay(retry_after, now), code, renew=family == 42, fresh=family == 41)
 
     def refused(self, status: int, detail: str, retry_after: float | None, now: float) -> Plan:
-        """After an HTTP status that is not 101; 0 where the answer was no WebSocket at all."""
+        """After an HTTP status that is not 101, a reason code of MQTT that no retry can change, or 0 for neither."""
         if status in {401, 403}:
             return Plan(stop=NotAuthorised(status, detail))
         if status < 500 and status not in PASSING:

@@ -19,10 +19,11 @@ from msgspec import Struct
 from gateway.client.comeback import Plan, jitter
 from gateway.client.errors import ClientClosed, ClientError, StateFailed
 from gateway.client.frames import BadFrame, Gap, StatusReport
-from gateway.client.session import Leave, Session
+from gateway.client.session import Session
 from gateway.client.state import Snapshot, StateFile
 from gateway.client.tokens import TokenFailed, Tokens
 from gateway.client.transport import Link, LinkClosed, LinkRefused, Opener
+from gateway.client.values import Leave
 
 log = logging.getLogger("gateway.client")
 
@@ -140,18 +141,21 @@ class Driver:
         try:
             token = await (self._tokens.renew() if self._renew else self._tokens.get(time.time()))
             self._renew = False
-            link = await self._open()
+            link = await self._open(token)
         except LinkRefused as e:
             self._note(f"refused: {e}")
             return session.refused(e.status, e.detail, e.retry_after, self._now())
+        except LinkClosed as e:
+            self._note(f"refused: {e}")
+            return session.ended(e.code, e.reason, self._now())
         except (OSError, TokenFailed) as e:
             self._note(str(e) or type(e).__name__)
             return session.ended(NO_LINK, "", self._now())
-        session.connected(token, self._now())
+        session.connected(token, self._now(), link.nonce)
         code, reason = await self._serve(link)
         plan = session.ended(code, reason, self._now())
-        self._note(f"connection ended: {code} {session.why or reason}")
-        self._event(self._hooks.on_close, code, session.why or reason)
+        self._note(f"connection ended: {plan.code} {session.why or reason}")
+        self._event(self._hooks.on_close, plan.code, session.why or reason)
         return plan
 
     def _note(self, trouble: str) -> None:

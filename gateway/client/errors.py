@@ -7,7 +7,7 @@
      ├── PublishUnknown    the client ended before the answer came: the message may or may not be accepted
      ├── StateFailed       the state file cannot be read or written
      └── Stopped           the gateway told this client to stop (close code 43xx), or nothing else is left to do
-          ├── NotAuthorised        4300, or 401 and 403 at the handshake
+          ├── NotAuthorised        4300, or 401 and 403 at the handshake, or MQTT's 0x86 and 0x87
           ├── TokenExpired         42xx while the token is a fixed string
           ├── TakenOver            4302
           ├── ProtocolViolation    4303
@@ -59,7 +59,7 @@ class PublishUnknown(ClientError):
 
 
 class Stopped(ClientError):
-    """The client does not reconnect. `code` is the close code, or the HTTP status of the handshake."""
+    """The client does not reconnect. `code` is the close code, or the handshake's HTTP status or MQTT reason code."""
 
     def __init__(self, code: int, detail: str) -> None:
         super().__init__(f"{code}: {detail}" if detail else str(code))

@@ -1,7 +1,8 @@
 """The frames of PROTOCOL 3 from the client's side, and the two encodings.
 
 What the gateway sends is read with tolerance, as clients must for additions: unknown fields and unknown `t` are passed
-over. What the client sends leaves out every field at its default.
+over. What the client sends leaves out every field at its default. `c` is the nonce of a framed MQTT connection
+(PROTOCOL 4): the session puts it into what it sends, and looks at it in what comes.
 """
 
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class Welcome(Struct, tag_field="t", tag="welcome"):
     max_payload: int = 65536
     missed: dict[str, int] = field(default_factory=dict)
     why: str | None = None
+    c: str | None = None
 
 
 class MsgEntry(Struct):
@@ -104,10 +106,13 @@ class MsgEntry(Struct):
     meta: dict[str, str] | None = None
     via: str | None = None
     possible_dup: str | None = None
+    reply_to: str | None = None
+    correlation: str | None = None
 
 
 class Msg(Struct, tag_field="t", tag="msg"):
     m: list[MsgEntry]
+    c: str | None = None
 
 
 class Gap(Struct):
@@ -121,6 +126,7 @@ class Gap(Struct):
 
 class Gaps(Struct, tag_field="t", tag="gap"):
     m: list[Gap]
+    c: str | None = None
 
 
 class StatusReport(Struct):
@@ -135,6 +141,7 @@ class StatusReport(Struct):
 
 class Statuses(Struct, tag_field="t", tag="status"):
     m: list[StatusReport]
+    c: str | None = None
 
 
 class OkEntry(Struct):
@@ -145,6 +152,7 @@ class OkEntry(Struct):
 
 class Ok(Struct, tag_field="t", tag="ok"):
     m: list[OkEntry]
+    c: str | None = None
 
 
 class Err(Struct, tag_field="t", tag="err"):
@@ -157,15 +165,17 @@ class Err(Struct, tag_field="t", tag="err"):
     retry_after: float | None = None
     field: str | None = None
     close: int | None = None
+    c: str | None = None
 
 
 class Goaway(Struct, tag_field="t", tag="goaway"):
     after: tuple[float, float]
     why: str = ""
+    c: str | None = None
 
 
 class Pong(Struct, tag_field="t", tag="pong"):
-    pass
+    c: str | None = None
 
 
 Inbound = Welcome | Msg | Gaps | Statuses | Ok | Err | Goaway | Pong

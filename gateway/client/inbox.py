@@ -148,7 +148,7 @@ class Inbox:
         if refusal is not None:
             self._refuse_again(refusal)
             return
-        if self._settled(seq):
+        if self.settled(seq):
             self._ack_again(seq)
             return
         held = self._open.get(seq)
@@ -181,7 +181,7 @@ class Inbox:
             del self._refused[seq]
             self._to_refuse = [r for r in self._to_refuse if r.seq != seq]
             self.changed = True
-        elif self._settled(seq):
+        elif self.settled(seq):
             self._ack_again(seq)
             return
         elif isinstance(held, Notice) and isinstance(held.what, Gap):
@@ -194,7 +194,7 @@ class Inbox:
 
     def status(self, report: StatusReport) -> None:
         self._see(report.seq)
-        if self._settled(report.seq):
+        if self.settled(report.seq):
             self._ack_again(report.seq)
         elif report.seq not in self._open:
             self._tell(report)
@@ -262,7 +262,7 @@ class Inbox:
         seq = notice.what.seq
         if notice.epoch != self._epoch:
             return
-        if self._settled(seq):
+        if self.settled(seq):
             self._open.pop(seq, None)
             self._ack_again(seq)
         else:
@@ -291,7 +291,13 @@ class Inbox:
 
     # -- settling --------------------------------------------------------------------------------------------------
 
-    def _settled(self, seq: int) -> bool:
+    @property
+    def low(self) -> int:
+        """Everything up to it is settled."""
+        return self._low
+
+    def settled(self, seq: int) -> bool:
+        """Whether nothing is to be done about `seq` any more, for all this client knows."""
         return seq <= self._low or seq in self._done
 
     def _mark(self, seq: int) -> None:

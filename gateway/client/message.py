@@ -28,7 +28,8 @@ class Message:
     """One message. `sender` is the frame's `from`, `at` Unix ms, `body` any JSON value.
 
     `redelivered` counts earlier deliveries; 0 means that nobody had it before. `possible_dup` is the id of a message
-    that this one may repeat. `seq` changes when the message comes again under another seq while it is in hand.
+    that this one may repeat. `reply_to` is the client that an answer is addressed to, `correlation` what the answer
+    repeats (base64). `seq` changes when the message comes again under another seq while it is in hand.
 
     Settle each message once, with `ack`, `nack` or `reject`; the same call again does nothing, a different one raises
     RuntimeError. All raise ClientClosed (or what stopped the client) once the client has ended: then the message comes
@@ -36,8 +37,8 @@ class Message:
     """
 
     __slots__ = (
-        "_settler", "at", "body", "id", "meta", "possible_dup", "priority", "redelivered", "sender", "seq", "stage",
-        "trace", "type", "via",
+        "_settler", "at", "body", "correlation", "id", "meta", "possible_dup", "priority", "redelivered", "reply_to",
+        "sender", "seq", "stage", "trace", "type", "via",
     )  # fmt: skip
 
     def __init__(self, entry: MsgEntry, settler: Settler) -> None:
@@ -55,6 +56,8 @@ class Message:
         self.meta = entry.meta
         self.via = entry.via
         self.possible_dup = entry.possible_dup
+        self.reply_to = entry.reply_to
+        self.correlation = entry.correlation
 
     async def ack(self) -> None:
         """It is processed. Acks given within `ack_delay` leave in one frame."""

@@ -4,11 +4,15 @@ Every publish carries a `key`, so that one whose answer was lost with the connec
 message coming of it. After a reconnect all that is unanswered leaves again in the order in which it was published,
 before anything newer. What the gateway could not take now (429, 503 with a time; `commit_unknown`) is tried again with
 the same key, a bounded number of times; such a one may be overtaken by what was published after it.
+
+Over MQTT a frame may be lost while the connection stands, either way. What is unanswered is then repeated after
+REPEAT_AFTER seconds, and again after twice that, up to REPEAT_CAP.
 """
 
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from random import Random
 
 from msgspec import Raw, Struct
@@ -20,6 +24,9 @@ from gateway.client.frames import Err, OkEntry, Pub
 TOO_LARGE = "too_large"
 # far below what a gateway takes in one frame, and enough that a frame costs next to nothing a message
 MESSAGES_PER_FRAME = 100
+# seconds without an answer, over a transport that may lose frames
+REPEAT_AFTER = 5.0
+REPEAT_CAP = 40.0
 
 
 class Receipt(Struct, frozen=True):
@@ -36,9 +43,9 @@ Answer = Callable[[Receipt | ClientError], None]
 
 
 class Publication:
-    """One publish. `raw`: the encoded message."""
+    """One publish. `raw`: the encoded message; `again`: when it is sent again unless it is answered before."""
 
-    __slots__ = ("answer", "body_size", "key", "raw", "ref", "sent", "tries", "waits")
+    __slots__ = ("again", "answer", "body_size", "key", "raw", "ref", "repeats", "sent", "tries", "waits")
 
     def __init__(self, ref: str, key: str, raw: bytes, body_size: int, answer: Answer) -> None:
         self.ref = ref
@@ -46,16 +53,19 @@ class Publication:
         self.raw = raw
         self.body_size = body_size
         self.answer = answer
+        self.again = inf
+        self.repeats = 0
         self.tries = 0
         self.sent = False
         self.waits = False
 
 
 class Outbox:
-    __slots__ = ("_all", "_later", "_ready", "_retries", "_rng", "max_payload")
+    __slots__ = ("_all", "_later", "_ready", "_retries", "_rng", "lossy", "max_payload")
 
     def __init__(self, retries: int, rng: Random) -> None:
         self.max_payload = 0  # of the last welcome, bytes a message
+        self.lossy = False  # frames may be lost: what is unanswered is repeated
         self._retries = retries
         self._rng = rng
         self._all: dict[str, Publication] = {}  # unanswered, in the order of publishing
@@ -78,20 +88,37 @@ class Outbox:
         """Everything unanswered is to be sent again, oldest first."""
         self.max_payload = max_payload
         self._ready = deque(p for p in self._all.values() if not p.waits)
+        for publication in self._ready:
+            publication.again, publication.repeats = inf, 0
 
     # -- what leaves -----------------------------------------------------------------------------------------------
 
     def due(self) -> float | None:
-        """When a refused publish is to be tried again."""
-        return self._later[0][0] if self._later else None
+        """When a publish that was refused, or not answered, is to be sent again."""
+        times = [self._later[0][0]] if self._later else []
+        if self.lossy:
+            # the oldest one's: the others are looked at when it is due
+            times += [next((p.again for p in self._all.values() if p.again < inf), inf)]
+        due = min(times, default=inf)
+        return due if due < inf else None
 
-    def take(self, now: float) -> list[Pub]:
-        """The frames to send now: at most MESSAGES_PER_FRAME in each, together at most `max_payload` bytes, or one."""
+    def _look(self, now: float) -> None:
+        """What is to be sent again is ready: what was not answered before everything new, what was refused after it."""
+        if self.lossy and (self.due() or inf) <= now:
+            again = [p for p in self._all.values() if p.again <= now]
+            for publication in again:
+                publication.again = inf
+                publication.repeats += 1
+            self._ready.extendleft(reversed(again))
         while self._later and self._later[0][0] <= now:
             waited = heappop(self._later)[2]
             waited.waits = False
             if waited.ref in self._all:
                 self._ready.append(waited)
+
+    def take(self, now: float) -> list[Pub]:
+        """The frames to send now: at most MESSAGES_PER_FRAME in each, together at most `max_payload` bytes, or one."""
+        self._look(now)
         frames: list[Pub] = []
         batch: list[Raw] = []
         size = 0
@@ -107,6 +134,9 @@ class Outbox:
                 frames.append(Pub(batch))
                 batch, size = [], 0
             publication.sent = True
+            if self.lossy:
+                wait = min(REPEAT_CAP, REPEAT_AFTER * 2.0 ** min(publication.repeats, 8))
+                publication.again = now + wait * self._rng.uniform(1.0, 1.25)
             batch.append(Raw(publication.raw))
             size += len(publication.raw)
         if batch:
@@ -122,13 +152,14 @@ class Outbox:
 
     def refused(self, err: Err, now: float) -> None:
         publication = self._all.get(str(err.ref))
-        if publication is None:
-            return
+        if publication is None or publication.waits:
+            return  # answered already, or for now: this is about a repetition
         passing = err.code == "commit_unknown" or (err.status in {429, 503} and err.retry_after is not None)
-        if passing and publication.tries < self._retries and not publication.waits:
+        if passing and publication.tries < self._retries:
             wait = later(err.retry_after) + jitter(self._rng, publication.tries)
             publication.tries += 1
             publication.waits = True
+            publication.again = inf
             heappush(self._later, (now + wait, int(publication.ref), publication))
             return
         del self._all[publication.ref]

@@ -1,4 +1,4 @@
-"""The client's half of PROTOCOL 3, without sockets, clocks or chance: frames in, frames out.
+"""The client's half of PROTOCOL 3 and 4, without sockets, clocks or chance: frames in, frames out.
 
 The driver feeds what happened, with the time in seconds of any steady clock, and then pulls:
 
@@ -6,36 +6,47 @@ The driver feeds what happened, with the time in seconds of any steady clock, an
         ^                                                            │
         └──────── Plan: when and how to come back ──── ended(code) <─┘
 
-    session.connected(token, now)          a transport is open
+    session.connected(token, now, nonce)   a transport is open
     session.receive(data, now)             one frame; then look at inbox.ready, inbox.notices, take_welcome()
     session.take(now)                      what to write now; the snapshot, where there is one, before the frames
     session.leave                          after writing: whether to close the connection, and how
     session.next_deadline()                when to call take() at the latest
     session.ended(code, reason, now)       the transport is gone: a Plan
 
-`wake` is called when something new waits for take(). The session is the same over any transport that carries the frames
-in order; MQTT's nonce and its repetition of `hello` would be added here.
+`wake` is called when something new waits for take().
+
+Over WebSocket a connection is one ordered stream that loses nothing. Over MQTT (PROTOCOL 4, framed) there may be a
+broker in between. So a connection there has a `nonce`, and with one
+ - `hello` carries no token (CONNECT has shown it), and is repeated until it is answered, as publishes are;
+ - every frame carries the nonce as `c`; what comes with another one, or before the welcome, is from an older connection
+   and is passed over;
+ - `err hello_first` says that the gateway does not know this connection (it was restarted): the session says hello
+   again, with the same nonce, and resumes;
+ - `err` with `close` is what a close code is over WebSocket;
+ - frames may be lost on their way here: `Order` holds back what comes after a hole.
 """
 
 from collections import deque
-from collections.abc import Callable
-from enum import IntEnum
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
-from gateway.client.comeback import Comeback, Plan
+from gateway.client.comeback import STABLE, Comeback, Plan
 from gateway.client.errors import ClientError
 from gateway.client.frames import (
     BadFrame,
     Bye,
     Codec,
     Err,
+    Gap,
     Gaps,
     Goaway,
     Hello,
+    Inbound,
     Msg,
+    MsgEntry,
     NewToken,
     Ok,
     Outbound,
@@ -44,74 +55,20 @@ from gateway.client.frames import (
     Statuses,
     Welcome,
 )
+from gateway.client.greeting import WELCOME_TIMEOUT, Greeting
 from gateway.client.inbox import Inbox
+from gateway.client.order import Entry, Order
 from gateway.client.outbox import Answer, Outbox, Publication
+from gateway.client.pulse import GONE_AFTER, Pulse, Sign
 from gateway.client.state import Snapshot
+from gateway.client.values import Info, Leave, Options, Output, Reading
 from gateway.errors import Close
 from gateway.wire import PubEntry
 
-WELCOME_TIMEOUT = 10.0
-# with no byte for this many heartbeats, ask; with none for that many, the gateway is gone
-ASK_AFTER = 1.25
-GONE_AFTER = 1.75
+HELLO_FIRST = "hello_first"
 IDS_PER_FRAME = 1000
 # no close frame, or one without a code
 NO_CODE = frozenset((1005, 1006))
-
-
-class Leave(IntEnum):
-    """What the driver does with the connection once the frames are written."""
-
-    NO = 0
-    CLOSE = 1  # close it properly
-    ABORT = 2  # nobody answers any more
-
-
-class Info(Struct, frozen=True):
-    """The last welcome. `why` is "resumed", or why a new epoch began: new, expired, epoch, unknown, clean.
-
-    `missed` counts by reason what ended while away without ever having had a seq; `next` is the next seq to come;
-    `heartbeat` in seconds, `max_payload` in bytes a message.
-    """
-
-    client: str
-    epoch: str
-    window: int
-    resumed: bool
-    why: str
-    next: int
-    missed: dict[str, int]
-    heartbeat: float
-    max_payload: int
-
-
-class Output(Struct, frozen=True):
-    """`snapshot`, with its serial number, is to be on disk before a byte of `frames` leaves."""
-
-    frames: list[bytes]
-    snapshot: Snapshot | None = None
-    serial: int = 0
-
-
-class Options(Struct, frozen=True):
-    """`renewable`: new tokens can be had; `persist`: snapshots are wanted."""
-
-    window: int = 64
-    ack_delay: float = 0.005
-    dedupe: int = 10_000
-    publish_retries: int = 5
-    renewable: bool = False
-    persist: bool = False
-
-
-class Reading:
-    """Ids that a person has seen. `sent` is called with None when they are given to a connection, or with the end."""
-
-    __slots__ = ("ids", "sent")
-
-    def __init__(self, ids: list[str], sent: Callable[[ClientError | None], None]) -> None:
-        self.ids = ids
-        self.sent = sent
 
 
 class Session:
@@ -134,6 +91,8 @@ class Session:
         self._comeback = Comeback(rng, renewable=options.renewable)
         self._prefix = key_prefix
         self._wake = wake
+        self._rng = rng
+        self._order = Order(self.inbox.settled)
         self._outbox = Outbox(options.publish_retries, rng)
         self._count = 0
         self._reads: deque[Reading] = deque()
@@ -144,41 +103,41 @@ class Session:
         self._serial = 0
         self._token_changed = False
         # of the connection
-        self._hello: Hello | None = None
         self._open = False
+        self._nonce = ""
+        self._greeting: Greeting | None = None  # until the welcome
+        self._pulse: Pulse | None = None  # from then on
         self._welcomed_at: float | None = None
-        self._welcome_due = 0.0
         self._fresh_welcome: Info | None = None
-        self._heard = 0.0
-        self._asked = False
         self._new_token = ""
         self._error: Err | None = None
         self._bye: Bye | None = None
 
     # -- the connection --------------------------------------------------------------------------------------------
 
-    def connected(self, token: str, now: float) -> None:
-        """A transport is open: `hello` is due."""
+    def connected(self, token: str, now: float, nonce: str = "") -> None:
+        """A transport is open: `hello` is due. `nonce`: of an MQTT connection, whose CONNECT has shown the token."""
         self._open = True
-        self._welcomed_at = None
-        self._welcome_due = now + WELCOME_TIMEOUT
-        self._heard = now
-        self._asked = False
+        self._nonce = nonce
+        self._outbox.lossy = bool(nonce)
         self._new_token = ""
         self._error = None
         self.leave = Leave.NO
         self.why = ""
+        self._begin(None if nonce else token, now)
+
+    def _begin(self, token: str | None, now: float) -> None:
         hello = Hello(token=token, window=self._options.window)
         if self._resume:
             hello.resume, hello.epoch = self._resume, self._epoch
             hello.ack = self.inbox.present() or None
-        self._hello = hello
+        self._greeting = Greeting(hello, now, self._rng if self._nonce else None)
+        self._welcomed_at = self._pulse = None
 
     def heard(self, at: float) -> None:
-        """A byte of the gateway came at `at`."""
-        if at > self._heard:
-            self._heard = at
-            self._asked = False
+        """A sign of life of the gateway came at `at`."""
+        if self._pulse is not None:
+            self._pulse.heard(at)
 
     def renew(self, token: str) -> None:
         """A fresh token for the connection there is; a later hello is given its own."""
@@ -204,12 +163,12 @@ class Session:
         retry_after = None
         if error is not None:
             reason, retry_after = error.detail or reason, error.retry_after
-            if error.close is not None and code in NO_CODE:
+            if error.close is not None and (self._nonce or code in NO_CODE):
                 code = error.close
         if self._welcomed_at is not None:
             self._comeback.stood(now - self._welcomed_at)
         self._open = False
-        self._hello = self._error = self._welcomed_at = None
+        self._error = self._welcomed_at = self._pulse = self._greeting = None
         if code == Close.TOO_BIG:
             self._outbox.oversize()
         plan = self._comeback.closed(code, reason, retry_after, now)
@@ -218,51 +177,94 @@ class Session:
         return plan
 
     def refused(self, status: int, detail: str, retry_after: float | None, now: float) -> Plan:
-        """The handshake was answered with an HTTP status that is not 101."""
+        """The handshake was refused: see `Comeback.refused`."""
         return self._comeback.refused(status, detail, retry_after, now)
 
     # -- what comes ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> None:
         """One frame. Raises BadFrame: close the connection with 1002 then."""
-        self.heard(now)
         frame = self._codec.decode(data)
-        inbox = self.inbox
-        if isinstance(frame, Msg):
-            for message in frame.m:
-                inbox.message(message)
+        if self._nonce and frame is not None and not self._ours(frame):
+            return
+        self.heard(now)
+        if isinstance(frame, Msg | Gaps | Statuses):
+            self._entries(frame.m, now)
         elif isinstance(frame, Ok):
             for entry in frame.m:
                 self._outbox.accepted(entry)
         elif isinstance(frame, Welcome):
             self._welcome(frame, now)
-        elif isinstance(frame, Gaps):
-            for gap in frame.m:
-                inbox.gap(gap)
-        elif isinstance(frame, Statuses):
-            for report in frame.m:
-                inbox.status(report)
         elif isinstance(frame, Err):
-            if frame.ref is None:
-                self._error = frame
-            else:
-                self._outbox.refused(frame, now)
-                self._wake()
+            self._err(frame, now)
         elif isinstance(frame, Goaway):
             self._comeback.goaway(frame.after, now)
             self._wake()
+
+    def _ours(self, frame: Inbound) -> bool:
+        """Whether a frame is of this MQTT connection, and not of an older one or said twice."""
+        if frame.c is not None and frame.c != self._nonce:
+            return False
+        welcomed = self._welcomed_at is not None
+        if isinstance(frame, Welcome):
+            return frame.c is not None and not welcomed
+        if isinstance(frame, Err) and not welcomed:
+            # only a connection that was welcomed can be taken over
+            return frame.ref is None and (frame.c is not None or frame.close != Close.TAKEN_OVER)
+        return welcomed
+
+    def _entries(self, entries: Sequence[Entry], now: float) -> None:
+        inbox = self.inbox
+        for each in entries:
+            for entry in self._order.arrived(each, now) if self._nonce else (each,):
+                if isinstance(entry, MsgEntry):
+                    inbox.message(entry)
+                elif isinstance(entry, Gap):
+                    inbox.gap(entry)
+                else:
+                    inbox.status(entry)
+        if self._order.due is not None:
+            self._wake()
+
+    def _err(self, frame: Err, now: float) -> None:
+        if frame.ref is not None:
+            self._outbox.refused(frame, now)
+        elif self._nonce and frame.code == HELLO_FIRST:
+            self._unknown(now)
+        else:
+            self._error = frame
+            if self._nonce and frame.close is not None:
+                self._go(Leave.CLOSE, frame.detail or frame.code)
+        self._wake()
+
+    def _unknown(self, now: float) -> None:
+        """The gateway does not know this connection. A hello that is on its way already will tell it."""
+        if self._welcomed_at is None:
+            return
+        stood = now - self._welcomed_at
+        self._comeback.stood(stood)
+        if stood >= STABLE:
+            self._begin(None, now)
+        else:
+            self._go(Leave.CLOSE, HELLO_FIRST)  # and come back after a while
 
     def _welcome(self, frame: Welcome, now: float) -> None:
         if frame.heartbeat <= 0 or frame.window < 1:
             raise BadFrame("welcome: heartbeat and window must be above 0")
         if frame.resumed and frame.epoch == self._epoch:
             self.inbox.resumed(frame.window)
+            self._order.resumed(self.inbox.low)
         else:
             self.inbox.restarted(frame.window)
+            self._order.restarted()
         self._outbox.reconnected(frame.max_payload)
         self._client, self._epoch, self._resume = frame.client, frame.epoch, frame.resume
         self._token_changed = True
         self._welcomed_at = now
+        self._greeting = None
+        # drawn, so that clients welcomed together do not all ping together
+        first_ping = now + frame.heartbeat * self._rng.uniform(0.5, 1.0) if self._nonce else None
+        self._pulse = Pulse(frame.heartbeat, now, first_ping)
         self.info = self._fresh_welcome = Info(
             client=frame.client,
             epoch=frame.epoch,
@@ -319,33 +321,53 @@ class Session:
         """What to write now. Also looks at the timers: see `leave` afterwards."""
         if not self._open or self.leave != Leave.NO:
             return Output([])
-        if self._hello is not None:
-            frames: list[Outbound] = [self._hello]
-            self._hello = None
-            return self._output(frames, save=self.inbox.changed or self._token_changed)
-        if self._welcomed_at is None:
-            if self._bye is not None:
-                self._go(Leave.CLOSE, "closed")
-            elif now >= self._welcome_due:
-                self._go(Leave.ABORT, "no welcome")
-            return Output([])
-        goaway_at = self._comeback.goaway_at
-        leaving = self._bye is not None or (goaway_at is not None and now >= goaway_at)
-        said = self.inbox.take(now, at_once=leaving)
-        frames = [NewToken(self._new_token)] if self._new_token else []
+        if self._greeting is not None:
+            return self._greet(self._greeting, now)
+        assert self._pulse is not None
+        why = self._departure(now)
+        said = self.inbox.take(now, at_once=bool(why))
+        frames: list[Outbound] = [NewToken(self._new_token)] if self._new_token else []
         self._new_token = ""
         frames += said
         frames += self._take_reads()
         frames += self._outbox.take(now)
-        frames += self._heartbeat(now)
-        if leaving:
+        sign = self._pulse.look(now)
+        if sign == Sign.ASK:
+            frames.append(Ping())
+        elif sign == Sign.GONE:
+            self._go(Leave.ABORT, "heartbeat lost")
+        if why:
             frames.append(self._bye or Bye())
-            self._go(Leave.CLOSE, "closed" if self._bye is not None else "goaway")
-        settled = self.inbox.changed and (leaving or bool(said))
+            self._go(Leave.CLOSE, why)
+        settled = self.inbox.changed and (bool(why) or bool(said))
         return self._output(frames, save=settled or self._token_changed)
+
+    def _departure(self, now: float) -> str:
+        """Why to leave of one's own accord now."""
+        if self._bye is not None:
+            return "closed"
+        goaway_at = self._comeback.goaway_at
+        if goaway_at is not None and now >= goaway_at:
+            return "goaway"
+        return "a frame was lost" if self._nonce and self._order.overdue(now) else ""
+
+    def _greet(self, greeting: Greeting, now: float) -> Output:
+        frames: list[Outbound] = []
+        if self._bye is not None:
+            if self._nonce and greeting.said:
+                frames.append(self._bye)  # the hello may reach the gateway yet
+            self._go(Leave.CLOSE, "closed")
+        elif greeting.given_up(now):
+            self._go(Leave.ABORT, "no welcome")
+        else:
+            frames += greeting.take(now)
+        return self._output(frames, save=bool(frames) and self.unsaved)
 
     def _output(self, frames: list[Outbound], *, save: bool) -> Output:
         encoded = [self._codec.encode(frame) for frame in frames]
+        if self._nonce:
+            tail = b',"c":"%b"}' % self._nonce.encode()
+            encoded = [frame[:-1] + tail for frame in encoded]
         if not (save and self._options.persist):
             return Output(encoded)
         snapshot, serial = self.snapshot()
@@ -372,19 +394,9 @@ class Session:
             reading.sent(None)
         return frames
 
-    def _heartbeat(self, now: float) -> list[Outbound]:
-        assert self.info is not None
-        silence = now - self._heard
-        if silence >= GONE_AFTER * self.info.heartbeat:
-            self._go(Leave.ABORT, "heartbeat lost")
-        elif silence >= ASK_AFTER * self.info.heartbeat and not self._asked:
-            self._asked = True
-            return [Ping()]
-        return []
-
     def _go(self, leave: Leave, why: str) -> None:
-        self.leave = max(self.leave, leave)
-        self.why = why
+        if leave > self.leave:
+            self.leave, self.why = leave, why
 
     @property
     def patience(self) -> float:
@@ -395,10 +407,14 @@ class Session:
         """When take() must be called at the latest; None while there is no connection."""
         if not self._open:
             return None
-        if self._welcomed_at is None:
-            return self._welcome_due
-        assert self.info is not None
-        factor = GONE_AFTER if self._asked else ASK_AFTER
-        times = [self._heard + factor * self.info.heartbeat]
-        times += [t for t in (self.inbox.due, self._outbox.due(), self._comeback.goaway_at) if t is not None]
-        return min(times)
+        if self._greeting is not None:
+            return self._greeting.due
+        assert self._pulse is not None
+        times = (
+            self._pulse.due,
+            self.inbox.due,
+            self._outbox.due(),
+            self._comeback.goaway_at,
+            self._order.due,
+        )
+        return min(at for at in times if at is not None)

@@ -3,6 +3,7 @@
 import asyncio
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,17 +19,33 @@ class TokenFailed(Exception):
     """The callable gave no token."""
 
 
-class _Claims(Struct):
+class _Expiry(Struct):
     exp: float | None = None
+
+
+class _Subject(Struct):
+    sub: str | None = None
+
+
+_Claim = TypeVar("_Claim", _Expiry, _Subject)
+
+
+def _read(token: str, claim: type[_Claim]) -> _Claim:
+    try:
+        payload = token.split(".")[1]
+        return msgspec.json.decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=claim)
+    except (ValueError, IndexError, msgspec.DecodeError):
+        return claim()
 
 
 def expiry(token: str) -> float | None:
     """`exp` of a JWT in Unix seconds (RFC 7519), None where it cannot be read. Nothing is verified."""
-    try:
-        payload = token.split(".")[1]
-        return msgspec.json.decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims).exp
-    except (ValueError, IndexError, msgspec.DecodeError):
-        return None
+    return _read(token, _Expiry).exp
+
+
+def subject(token: str) -> str | None:
+    """`sub` of a JWT, the client id; None where it cannot be read. Nothing is verified."""
+    return _read(token, _Subject).sub
 
 
 class Tokens:

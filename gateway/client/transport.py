@@ -1,6 +1,6 @@
-"""The wire under a session: a link that carries whole frames in order. WebSocket is the one there is.
+"""The wire under a session: a link that carries whole frames. WebSocket is here, MQTT in a file of its own.
 
-A redirect is not followed: the token in `hello` is for the address that the program named.
+A redirect is not followed: the token is for the address that the program named.
 """
 
 import asyncio
@@ -8,8 +8,9 @@ import ipaddress
 import ssl as tls
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -28,11 +29,12 @@ OPEN_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 2.0
 # larger than any window of any payload that a gateway is likely to be configured for
 MAX_FRAME = 64 * 1024 * 1024
-SCHEMES = ("ws", "wss")
+SCHEMES = ("ws", "wss", "mqtt", "mqtts")
+SECURE = ("wss", "mqtts")
 
 
 class LinkClosed(Exception):
-    """The link is gone. `code` is the WebSocket close code, 1006 where there was none."""
+    """The link is gone, or was refused. `code`: the close code, or what means the same over MQTT; 1006 for none."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")
@@ -41,7 +43,9 @@ class LinkClosed(Exception):
 
 
 class LinkRefused(Exception):
-    """The handshake was answered, but not with a link. `status` is the HTTP status; `retry_after` in seconds."""
+    """The handshake was answered, but not with a link. `status` is the HTTP status, or a reason code of MQTT that no
+    retry can change; `retry_after` in seconds.
+    """
 
     def __init__(self, status: int, detail: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {detail}")
@@ -53,13 +57,17 @@ class LinkRefused(Exception):
 class Link(Protocol):
     @property
     def heard(self) -> float:
-        """When the last byte came, by the loop's clock."""
+        """When the last byte came that proves the gateway's life, by the loop's clock."""
+
+    @property
+    def nonce(self) -> str:
+        """What every frame must carry as `c` (PROTOCOL 4); "" for a link that is one stream and needs none."""
 
     async def recv(self) -> bytes:
         """The next frame. Raises LinkClosed."""
 
     async def send(self, frame: bytes) -> None:
-        """Write one frame, waiting while the peer does not read. Raises LinkClosed."""
+        """Write one frame after those before, waiting while the peer does not read. Raises LinkClosed."""
 
     async def close(self, code: int, reason: str) -> None:
         """Close properly; takes at most CLOSE_TIMEOUT."""
@@ -68,8 +76,19 @@ class Link(Protocol):
         """Drop the link; `recv` then raises LinkClosed."""
 
 
-Opener = Callable[[], Awaitable[Link]]
-"""Opens a link. Raises LinkRefused, or OSError (TimeoutError included) where nothing answered."""
+Opener = Callable[[str], Awaitable[Link]]
+"""Opens a link, with the token. Raises LinkRefused, LinkClosed where the refusal means what a close code means, or
+OSError (TimeoutError included) where nothing answered."""
+
+
+class Device(Struct, frozen=True):
+    """What MQTT must know before a connection. `client`: the client id, "" = the token's `sub`; `token`: the fixed one,
+    None where a callable gives them; `prefix` of the topics, "" = the usual one.
+    """
+
+    client: str
+    token: str | None
+    prefix: str
 
 
 class _Connection(ClientConnection):
@@ -88,6 +107,8 @@ class _Connect(connect):
 
 
 class WebSocketLink:
+    nonce = ""
+
     def __init__(self, connection: _Connection, *, text: bool) -> None:
         self._connection = connection
         self._text = text
@@ -120,8 +141,8 @@ def _closed(e: ConnectionClosed) -> LinkClosed:
     return LinkClosed(e.rcvd.code, e.rcvd.reason) if e.rcvd is not None else LinkClosed(1006, "")
 
 
-def opener(url: str, codec: Codec, context: tls.SSLContext | None = None) -> Opener:
-    """What opens links to `url`. Raises ValueError for a URL that no transport here serves."""
+def opener(url: str, codec: Codec, context: tls.SSLContext | None, device: Device) -> Opener:
+    """What opens links to `url`. Raises ValueError for a URL that no transport here serves, or with these options."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError(
@@ -129,15 +150,29 @@ def opener(url: str, codec: Codec, context: tls.SSLContext | None = None) -> Ope
         )
     if not parts.hostname:
         raise ValueError("the URL names no host")
-    if context is not None and parts.scheme != "wss":
-        raise ValueError("ssl needs a wss:// URL")
+    if context is not None and parts.scheme not in SECURE:
+        raise ValueError(f"ssl needs a URL with {' or '.join(SECURE)}")
+    if parts.scheme in {"ws", "wss"}:
+        if device.client or device.prefix:
+            raise ValueError("client and prefix are for mqtt: over WebSocket the token says who it is")
+        if device.token is not None and not device.token:
+            raise ValueError("a token is needed")
+        return _websocket(url, parts, codec, context)
+    if not codec.text:
+        raise ValueError("over MQTT the encoding is json")
+    from gateway.client import mqtt  # who uses WebSocket does without aiomqtt
+
+    return mqtt.opener(parts, context, device)
+
+
+def _websocket(url: str, parts: SplitResult, codec: Codec, context: tls.SSLContext | None) -> Opener:
     try:
         parse_uri(url)
     except InvalidURI:
         raise ValueError("not a WebSocket URL") from None
-    secure, near = parts.scheme == "wss", _loopback(parts.hostname)
+    secure, near = parts.scheme == "wss", _loopback(parts.hostname or "")
 
-    async def open_websocket() -> Link:
+    async def open_websocket(_: str) -> Link:
         dial = _Connect(
             url,
             subprotocols=[Subprotocol(codec.subprotocol)],

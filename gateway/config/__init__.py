@@ -1,12 +1,14 @@
 """The configuration: one TOML file, overridden by the environment, every key with a unit, a default and bounds.
 
-schema.py     the tables as msgspec Structs; docs/configuration.md is made from them
+table.py      what every table is; a field's meaning, unit and bounds
+listeners.py  the tables of the listeners; schema.py: all others. docs/configuration.md is made from them
 load.py       file + environment -> Config; the first thing wrong is a ConfigError naming its key
 checks.py     what one field alone cannot say: pairs of keys, names that must exist, addresses
 reference.py  what is in force, secrets masked; the reference page
 """
 
 from gateway.config.checks import check, parse_listen
+from gateway.config.listeners import Broker, Http, Mqtt, Websocket
 from gateway.config.load import PREFIX, load
 from gateway.config.reference import masked, reference_markdown
 from gateway.config.schema import (
@@ -19,7 +21,6 @@ from gateway.config.schema import (
     Config,
     Dedup,
     Drain,
-    Http,
     Issuer,
     Limits,
     Log,
@@ -28,10 +29,9 @@ from gateway.config.schema import (
     Scope,
     Session,
     Store,
-    Table,
     Webhook,
-    Websocket,
 )
+from gateway.config.table import Table
 
 __all__ = [
     "PREFIX",
@@ -39,6 +39,7 @@ __all__ = [
     "Algorithm",
     "ApiKey",
     "Auth",
+    "Broker",
     "Channel",
     "Clients",
     "Config",
@@ -48,6 +49,7 @@ __all__ = [
     "Issuer",
     "Limits",
     "Log",
+    "Mqtt",
     "OnAmbiguous",
     "Routes",
     "Scope",

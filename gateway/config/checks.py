@@ -6,9 +6,12 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterator
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from gateway.config.schema import Auth, Config, Http, Issuer, Webhook, Websocket
+from msgspec import Struct
+
+from gateway.config.listeners import Broker, Http, Mqtt, Websocket
+from gateway.config.schema import Auth, Config, Issuer, Webhook
 from gateway.errors import ConfigError
 
 # one thing that is wrong: the key, and why
@@ -19,6 +22,8 @@ MIN_API_SECRET = 16
 _CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _KEY_SOURCES = ("secret", "public_key", "public_key_file", "jwks_file", "jwks_url")
+# scheme of a broker's URL -> its port
+_BROKER_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -34,6 +39,37 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host, port
 
 
+class BrokerAddress(Struct, frozen=True):
+    """Where a broker is, and who the gateway is there."""
+
+    host: str
+    port: int
+    tls: bool
+    username: str | None
+    password: str | None
+
+    def __repr__(self) -> str:
+        """Without the credentials."""
+        return f"{self.host}:{self.port}"
+
+
+def parse_broker(text: str) -> BrokerAddress:
+    """`mqtt://user:password@host:1883` or `mqtts://…`, with percent escapes. Raises ConfigError, without quoting it."""
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+        host.encode("idna")
+        username = None if url.username is None else unquote(url.username, errors="strict")
+        password = None if url.password is None else unquote(url.password, errors="strict")
+    except ValueError:
+        raise ConfigError("is no URL such as mqtt://user:password@host:1883") from None
+    if url.scheme not in _BROKER_PORTS or not host or not text.isprintable() or " " in text:
+        raise ConfigError("must be a URL such as mqtt://user:password@host:1883, or mqtts://")
+    if port == 0 or url.path.strip("/") or url.query or url.fragment:
+        raise ConfigError("ends with a host, or a port above 0: topics are made of mqtt.prefix")
+    return BrokerAddress(host, port or _BROKER_PORTS[url.scheme], url.scheme == "mqtts", username, password)
+
+
 def check(config: Config) -> None:
     """Raises ConfigError for the first thing that is wrong, naming its key."""
     for key, why in _problems(config):
@@ -44,6 +80,15 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _listener("http", config.http)
     yield from _listener("websocket", config.websocket)
     yield from _websocket(config.websocket)
+    if config.mqtt.listen:
+        yield from _listener("mqtt", config.mqtt)
+    if config.mqtt.max_packet_bytes < _room(config):
+        yield (
+            "mqtt.max_packet_bytes",
+            "must leave room for limits.max_payload and 1 KiB of topic and properties",
+        )
+    if config.mqtt.broker.url:
+        yield from _broker(config.mqtt.broker)
     if config.store.url != "sqlite":
         yield "store.url", "must be `sqlite`"
     yield from _auth(config.auth)
@@ -68,7 +113,12 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _channels(config)
 
 
-def _listener(table: str, listener: Http | Websocket) -> Iterator[Problem]:
+def _room(config: Config) -> int:
+    """The smallest packet limit that lets a message of `limits.max_payload` through."""
+    return config.limits.max_payload + 1024
+
+
+def _listener(table: str, listener: Http | Websocket | Mqtt) -> Iterator[Problem]:
     try:
         parse_listen(listener.listen)
     except ConfigError as error:
@@ -76,6 +126,16 @@ def _listener(table: str, listener: Http | Websocket) -> Iterator[Problem]:
     if bool(listener.tls_cert) != bool(listener.tls_key):
         missing = "tls_key" if listener.tls_cert else "tls_cert"
         yield f"{table}.{missing}", "TLS needs both tls_cert and tls_key"
+
+
+def _broker(broker: Broker) -> Iterator[Problem]:
+    try:
+        address = parse_broker(broker.url)
+    except ConfigError as error:
+        yield "mqtt.broker.url", error.detail
+    else:
+        if broker.ca_file and not address.tls:
+            yield "mqtt.broker.ca_file", "goes with an mqtts:// url"
 
 
 def _websocket(websocket: Websocket) -> Iterator[Problem]:

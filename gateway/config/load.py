@@ -12,7 +12,8 @@ import msgspec
 from msgspec.structs import FieldInfo, fields
 
 from gateway.config.checks import check
-from gateway.config.schema import Config, Table
+from gateway.config.schema import Config
+from gateway.config.table import Table
 from gateway.errors import ConfigError
 
 PREFIX = "BOTGW_"

@@ -5,7 +5,9 @@ from typing import Any, Literal, get_args, get_origin
 from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields
 
-from gateway.config.schema import ApiKey, Config, Issuer, Table, Webhook, hidden, hide_of, meaning
+from gateway.config.listeners import Broker
+from gateway.config.schema import ApiKey, Config, Issuer, Webhook
+from gateway.config.table import Table, hidden, hide_of, meaning
 
 _HEAD = """# Configuration
 
@@ -55,6 +57,8 @@ def reference_markdown() -> str:
         kind = get_args(field.type)[0]
         if get_origin(kind) is not dict and isinstance(kind, type) and issubclass(kind, Table):
             parts += _section(f"`[{field.name}]`", kind)
+        if field.name == "mqtt":
+            parts += _section("`[mqtt.broker]`", Broker)
         if field.name == "auth":
             parts += _section("`[[auth.api_keys]]`", ApiKey)
             parts += _section("`[[auth.issuers]]`", Issuer)

@@ -3,127 +3,13 @@
 Durations are seconds, sizes bytes. Secrets are marked, and never appear in a repr, a log line or `bot-gateway check`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
-from msgspec.structs import fields
-
+from gateway.config.listeners import Http, Mqtt, Websocket
+from gateway.config.table import DAY, KIB, MIB, Table, about
 from gateway.model import MAX_CHAIN, MAX_TTL, ChannelName
 
-MASK = "•••"
 MAX_WINDOW = 32_767
-DAY = 86400.0
-KIB = 1024
-MIB = 1024 * KIB
-
-# a URL that a person can hide a password in is shown without its query
-Hidden = Literal["", "all", "query"]
-
-
-def about(text: str, unit: str = "", *, hide: Hidden = "", **bounds: Any) -> Meta:
-    """What a key means. `hide`: `all` for a secret, `query` for a URL whose query may hold one."""
-    return Meta(description=text, extra={"unit": unit, "hide": hide}, **bounds)
-
-
-def hidden(value: Any, hide: Hidden) -> Any:
-    """`value` as it may be shown."""
-    if not hide or not value:
-        return value
-    if isinstance(value, tuple):
-        return tuple(hidden(v, hide) for v in value)
-    if hide == "query":
-        address, mark, _ = value.partition("?")
-        return address + mark + MASK if mark else value
-    return MASK
-
-
-def hide_of(kind: Any) -> Hidden:
-    """How much of a field is hidden, given its annotated type."""
-    hide: Hidden = (meaning(kind).extra or {})["hide"]
-    return hide
-
-
-def meaning(kind: Any) -> Meta:
-    """What `about` says of a field, given its annotated type."""
-    meta: Meta = kind.__metadata__[0]
-    return meta
-
-
-class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the configuration. Its repr, and what rich shows of it, hide secrets."""
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
-        )
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [(f.name, hidden(getattr(self, f.name), hide_of(f.type))) for f in fields(self)]
-
-
-class Http(Table, frozen=True, kw_only=True):
-    """The inner side: API, metrics. Keep it inside."""
-
-    listen: Annotated[str, about("where to listen, `host:port` or `[v6]:port`; port 0 takes a free one")] = (
-        "127.0.0.1:8081"
-    )
-    tls_cert: Annotated[str, about("PEM file with the certificate chain; empty: no TLS")] = ""
-    tls_key: Annotated[str, about("PEM file with the private key")] = ""
-    max_header_bytes: Annotated[
-        int, about("size of one header line of a request: 400 above it", "bytes", ge=KIB, le=MIB)
-    ] = 16 * KIB
-    max_body_bytes: Annotated[
-        int,
-        about(
-            "size of a request body: 413 above it; an NDJSON stream may be longer",
-            "bytes",
-            ge=KIB,
-            le=1024 * MIB,
-        ),
-    ] = 16 * MIB
-
-
-class Websocket(Table, frozen=True, kw_only=True):
-    """The outer side: `/ws` and `/healthz`."""
-
-    listen: Annotated[str, about("where to listen, `host:port` or `[v6]:port`; port 0 takes a free one")] = (
-        "127.0.0.1:8080"
-    )
-    origins: Annotated[
-        tuple[str, ...],
-        about(
-            "what a browser's Origin may be, such as `https://app.example`; others get 403. Bots send no Origin"
-        ),
-    ] = ()
-    tls_cert: Annotated[str, about("PEM file with the certificate chain; empty: no TLS")] = ""
-    tls_key: Annotated[str, about("PEM file with the private key")] = ""
-    compression: Annotated[
-        bool, about("offer permessage-deflate; costs CPU and tens of KiB a connection")
-    ] = False
-    max_connections: Annotated[
-        int, about("open connections at once: 503 above it", "connections", ge=1, le=1_000_000)
-    ] = 20_000
-    handshakes_per_second: Annotated[
-        float,
-        about("handshakes from one address, in the long run: 429 above it", "per second", ge=0.01, le=1e6),
-    ] = 100.0
-    handshake_burst: Annotated[
-        int, about("handshakes from one address at once", "handshakes", ge=1, le=1_000_000)
-    ] = 1000
-    hello_timeout: Annotated[
-        float,
-        about("time for the opening handshake, and then for `hello`: close 4004", "s", ge=0.05, le=300),
-    ] = 5.0
-    buffer_limit: Annotated[
-        int, about("written but not taken by the peer, a connection", "bytes", ge=4 * KIB, le=256 * MIB)
-    ] = MIB
-    stall_timeout: Annotated[
-        float, about("how long a peer may take nothing of a full buffer: close 4001", "s", ge=0.05, le=3600)
-    ] = 10.0
-    trusted_proxies: Annotated[
-        tuple[str, ...],
-        about("networks whose `X-Forwarded-For` names the client's address, such as `10.0.0.0/8`"),
-    ] = ()
 
 
 class Store(Table, frozen=True, kw_only=True):
@@ -397,6 +283,7 @@ class Config(Table, frozen=True, kw_only=True):
     ] = "data"
     http: Annotated[Http, about("the inner listener")] = Http()
     websocket: Annotated[Websocket, about("the outer listener")] = Websocket()
+    mqtt: Annotated[Mqtt, about("the MQTT endpoint")] = Mqtt()
     store: Annotated[Store, about("the store")] = Store()
     auth: Annotated[Auth, about("tokens and keys")] = Auth()
     session: Annotated[Session, about("sessions")] = Session()
@@ -406,4 +293,4 @@ class Config(Table, frozen=True, kw_only=True):
     limits: Annotated[Limits, about("limits")] = Limits()
     log: Annotated[Log, about("the log")] = Log()
     drain: Annotated[Drain, about("draining")] = Drain()
-    channels: Annotated[dict[str, Channel], about("fallback channels by name")] = {}
+    channels: Annotated[dict[str, Channel], about("fallback channels by name")] = {}  # noqa: RUF012 - msgspec copies it

@@ -11,7 +11,7 @@ States:
     JOINING  a `hello` was taken and what it changes is being committed; nothing is bound meanwhile
     LIVE     welcomed: what is bound goes out, what waits is bound as the window opens
     AWAY     no connection: the offline clock runs, then what has a chain is handed over
-    EXPIRED  away for longer than `session.expiry` and the offline deadline: the next hello begins another epoch
+    EXPIRED  away for longer than its epoch is kept and the offline deadline: the next hello begins another epoch
 
             hello        welcomed      lost       expire
     NEW     JOINING      -             -          -
@@ -35,7 +35,7 @@ from gateway.engine.backoff import ack_wait
 from gateway.engine.queue import Queue
 from gateway.engine.window import Window
 from gateway.errors import Invalid
-from gateway.model import Hold, Item, Kind, SessionRow
+from gateway.model import Hold, Item, Kind, SessionRow, Sub
 
 
 class State(IntEnum):
@@ -99,8 +99,9 @@ class Half:
 
 class Session:
     __slots__ = (
-        "_expires_at", "ack_from", "binding", "client", "conn", "eno", "epoch", "handed", "incoming", "jitter", "limit",
-        "next", "offline_at", "pulled", "queue", "row", "rules", "state", "waiting", "window",
+        "_expires_at", "ack_from", "attached", "binding", "client", "conn", "eno", "epoch", "handed", "incoming",
+        "jitter", "keep", "limit", "next", "offline_at", "over", "plain", "pulled", "queue", "row", "rules", "state",
+        "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, client: str, rules: Rules, row: SessionRow | None = None) -> None:
@@ -112,6 +113,10 @@ class Session:
         self.eno = row.eno if row else 0
         self.next = row.next if row else 1
         self.conn: Any = None  # the driver's: where a live session is written to
+        self.attached: Any = None  # a device that has unsubscribed: it may still ack what it was written
+        self.plain = False  # its connection takes messages only: no frames for gaps and statuses
+        self.keep = row.keep if row else -1  # ms that the epoch outlives its connection; -1: as configured
+        self.over = False  # the epoch has ended with its connection, as soon as nothing is being bound in it
         self.window = Window()
         self.queue = Queue(rules.heads, rules.heads_bytes)
         self.limit = rules.window
@@ -145,7 +150,7 @@ class Session:
         row = self.row
         if row is None:
             return "new"
-        if not self.epoch:
+        if not self.epoch or self.over:
             return "expired"
         if token is None and epoch is None:
             return "clean"
@@ -156,18 +161,50 @@ class Session:
             return "epoch"
         return ""
 
+    def continues(self, clean: bool) -> str:
+        """The same for a plain device, which needs no token."""
+        if self.row is None:
+            return "new"
+        if not self.epoch or self.over:
+            return "expired"
+        return "clean" if clean else ""
+
+    def holds(self, now: int) -> int:
+        """The MQTT subscription (a model.Sub) that the epoch holds."""
+        if self.row is None or not self.epoch or self.over:
+            return int(Sub.NONE)
+        if self.expired(now):
+            return int(Sub.NONE)
+        return int(Sub.PLAIN) if self.row.sub == Sub.PLAIN_0 else self.row.sub
+
     def begin_epoch(self, epoch: str, eno: int) -> None:
         """A new epoch: seqs start at 1, the window is empty. What was bound waits again, in the store."""
+        self.end_epoch()
         self.epoch, self.eno, self.next = epoch, eno, 1
+
+    def end_epoch(self) -> None:
+        """The epoch is over: what was bound waits again, in the store."""
+        self.epoch = ""
+        self.over = False
         self.window = Window()
 
-    def welcomed(self, now: int, limit: int, jitter: float) -> None:
-        """The new connection may be written to: everything unsettled goes out first, then what waits."""
+    def welcomed(
+        self, now: int, limit: int, jitter: float, *, plain: bool = False, again: bool = False
+    ) -> None:
+        """The new connection may be written to: everything unsettled goes out first, then what waits.
+
+        `again`: it is the same connection, subscribed once more: nothing that it was written is written to it again.
+        """
         self.feed(Input.WELCOMED)
         self.limit = limit
+        self.plain = plain
+        self.attached = None
         self.offline_at = 0
         self.jitter.value = jitter
-        self.window.reconnected()
+        if again:
+            self.window.back()
+        else:
+            self.window.reconnected()
         self.queue = Queue(self.rules.heads, self.rules.heads_bytes)
         if self.waiting:
             self.queue.behind()
@@ -182,16 +219,28 @@ class Session:
         self.feed(Input.LOST)
         if not self.offline_at:
             self.offline_at = now + offline
-        self._expires_at = now + self.rules.expiry
+        self._expires_at = now + self._kept()
         self.window.drop_bodies()
         self.queue = Queue(self.rules.heads, self.rules.heads_bytes)
+
+    def released(self, now: int) -> None:
+        """The connection that had unsubscribed is gone: the epoch is kept from now."""
+        self._expires_at = now + self._kept()
+
+    def expired(self, now: int) -> bool:
+        """Whether its client was away for longer than the epoch is kept."""
+        return self.state == State.AWAY and self.attached is None and self._expires_at <= now
 
     def found_away(self, now: int, offline: int, away_since: int) -> None:
         """After a start of the gateway: the offline clock starts at its readiness, the expiry where it stood."""
         self.offline_at = now + offline
-        self._expires_at = (away_since or now) + self.rules.expiry
+        self._expires_at = (away_since or now) + self._kept()
         if self._expires_at <= now:
             self.epoch = ""
+
+    def _kept(self) -> int:
+        expiry = self.rules.expiry
+        return expiry if self.keep < 0 else min(self.keep, expiry)
 
     @property
     def expires_at(self) -> int:
@@ -201,10 +250,9 @@ class Session:
         return self._expires_at if self.handed else NEVER
 
     def expire(self) -> None:
-        """Away for too long: the epoch is over. What was bound waits again, in the store."""
+        """Away for too long: the epoch is over."""
         self.feed(Input.EXPIRE)
-        self.epoch = ""
-        self.window = Window()
+        self.end_epoch()
 
     # -- deliveries ------------------------------------------------------------------------------------------------
 
@@ -323,9 +371,11 @@ class Session:
             return self.ack_due()
         if self.state != State.AWAY:
             return 0
-        times = [self.expires_at if self.handed else self.offline_at]
+        times = [] if self.handed else [self.offline_at]
+        if self.handed and not self.over and self.attached is None:
+            times.append(self.expires_at)
         times.extend(i.expire for i in self.window.items if i.hold == Hold.BOUND and i.kind != Kind.GAP)
-        return min(times)
+        return min(times, default=0)
 
     def expired_while_away(self, now: int) -> list[Item]:
         """Bound items whose ttl has run out; a bound message expires only between connections."""

@@ -171,6 +171,21 @@ class Window:
                 item.written = False
                 self.unwritten.append(item)
 
+    def back(self) -> None:
+        """The same connection takes part again: what it was not written is still to be written; the rest is in
+        flight.
+        """
+        self.unwritten.clear()
+        self.flight = 0
+        for item in self.items:
+            if item.hold == _NONE:
+                continue
+            if not item.written:
+                self.unwritten.append(item)
+            elif item.kind != _GAP:
+                self.flight += 1
+                item.body = None
+
     def again(self, item: Item) -> None:
         """Write one item of this connection once more, marked."""
         if item.written:

@@ -98,7 +98,7 @@ class Admin:
             "offline_at": session.offline_at if session.state == State.AWAY else None,
             "handed_over": session.handed,
         }
-        return out
+        return out | core.brokered.presence(client)
 
     def _status(self, session: Session) -> str:
         if session.conn is None:
@@ -156,6 +156,7 @@ class Admin:
 
         def stored(op: PutClient) -> None:
             self.core.clients[row.client] = row
+            self.core.custody.record(row.client)
             if not future.done():
                 future.set_result(row)
 
@@ -179,12 +180,17 @@ class Admin:
     def _close(self, client: str, code: Close, reason: str) -> bool:
         session = self.core.sessions.get(client)
         conn = session.conn if session is not None else None
-        if conn is None:
-            ended: bool = self.delivery.joining.end(client, code, reason)
-            return ended
-        conn.close(code, reason)
-        self.delivery.disconnected(conn, True)
-        return True
+        if conn is not None:
+            conn.close(code, reason)
+            self.delivery.disconnected(conn, True)
+            ended = True
+        else:
+            ended = self.delivery.joining.end(client, code, reason)
+        # those of MQTT devices that have not subscribed
+        for other in [c for c in self.core.conns if c is not conn and c.client == client]:
+            other.close(code, reason)
+            ended = True
+        return ended
 
     async def forget(self, client: str) -> None:
         """Everything about a client goes; tokens issued until now are refused."""
@@ -202,6 +208,7 @@ class Admin:
                 # accepted behind the deletion, and still being committed
                 core.session(client).incoming = old.incoming
             core.clients[client] = ClientRow(client, not_before=not_before)
+            core.custody.record(client)
             if not future.done():
                 future.set_result(None)
 

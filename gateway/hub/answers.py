@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.commit import Change, Commit, Event, ReadItems, SettleGaps
+from gateway.commit import Change, Commit, Event, Note, ReadItems, SettleGaps
 from gateway.engine.session import Session
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Kind, Status
@@ -71,6 +71,24 @@ class Answers:
                 self.acked += 1
                 core.observer.acked(at - item.at)
                 core.told(item, status, at, via)
+
+    def written(self, conn: Connection, seqs: list[int]) -> None:
+        """A device that subscribed at QoS 0 was just written these: that settles them."""
+        session = session_of(conn)
+        if session is None:
+            return
+        core = self.core
+        now = core.now()
+        owned: list[Item] = []
+        for seq in seqs:
+            item = session.unsettled(seq)
+            if item is None:
+                continue
+            session.window.settle(item)
+            owned.append(item)
+            core.commit.ops.append(Note(Event(item.id, now, "at_most_once", {"seq": seq})))
+        self.settle(session, owned, [], conn.via)
+        core.touch_session(session)
 
     def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None:
         """Not now: the seq is settled, the message comes again under a new one. Raises Invalid."""
@@ -189,6 +207,10 @@ class Answers:
 
 
 def session_of(conn: Connection) -> Session | None:
-    """The session that this connection is written to; None where another has taken it over."""
+    """The session that this connection is written to, or was until it unsubscribed; None where another has taken it
+    over.
+    """
     session: Session | None = conn.session
-    return session if session is not None and session.conn is conn else None
+    if session is None or (session.conn is not conn and session.attached is not conn):
+        return None
+    return session

@@ -41,7 +41,7 @@ class Handover:
     def offer(self, session: Session, item: Item) -> None:
         """This came to a client that is away: hand it over at once if the offline deadline has passed."""
         if (
-            session.handed
+            self.core.brokered.passed(session, item)
             and item.kind == Kind.MESSAGE
             and item.chain == Chain.READY
             and not own_deadline(item)
@@ -56,7 +56,7 @@ class Handover:
 
     def _sliced(self, read: ReadChainable) -> None:
         session = self.core.sessions.get(read.client)
-        if session is None or not session.handed:
+        if session is None or not (session.handed or self.core.brokered.rules(read.client)):
             return
         for item in read.items:
             self.offer(session, item)
@@ -350,6 +350,11 @@ class Handover:
         now = core.now()
         due = item.expire
         applied: list[Change] = []
+        session = core.session(item.client)
+        held = session.window.find_id(item.id)
+        if session.live and session.plain and held is not None and held.hold == _CLAIMED and held.written:
+            self._back_in_flight(session, held, row, event, chain)
+            return
 
         def after(change: Change) -> None:
             if not change.ok:
@@ -379,6 +384,30 @@ class Handover:
                     then=after,
                 )
             )
+
+    def _back_in_flight(
+        self, session: Session, held: Item, row: ChainRow | None, event: Event, chain: Chain
+    ) -> None:
+        """A plain device still has it in flight: it is its session's again, under its seq, and not sent twice."""
+        core = self.core
+
+        def after(change: Change) -> None:
+            if not change.ok:
+                self._note(event)
+                return
+            core.told(held, Status.SENT, core.now(), "", "given_back")
+            if held.hold == _CLAIMED:
+                held.hold, held.chain, held.status = _BOUND, int(chain), int(Status.SENT)
+                session.ack_from = core.now()
+                core.touch_session(session)
+            else:
+                # acked meanwhile
+                core.end(held, (_BOUND,), Status.DELIVERED, "", via="mqtt")
+
+        to: dict[str, int | str | None] = {"hold": _BOUND, "status": int(Status.SENT), "chain": int(chain)}
+        core.change(
+            Change(held.id, (_CLAIMED,), to, event=event, chain=row, drop_chain=row is None, then=after)
+        )
 
     def _exhausted(self, row: ChainRow, item: Item, channel: str, outcome: Outcome, event: Event) -> None:
         """The chain has ended unsatisfied: back to the client if that is here, once, and no provider may have it;

@@ -7,18 +7,22 @@ filling (group commit).
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.deadlines import Deadlines
-from gateway.engine.session import Rules, Session, State
+from gateway.engine.session import Rules, Session
 from gateway.hub.events import EventRing
 from gateway.ids import IdMaker
 from gateway.model import NORMAL, STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id
 from gateway.ports import Connection, Handle, Observer, Scheduler, Store
 from gateway.wire import status_body
+
+if TYPE_CHECKING:
+    from gateway.hub.brokered import Brokered
+    from gateway.hub.custody import Custody
 
 # a turn handles at most this many due deadlines before others have their turn
 DUE_A_TURN = 1000
@@ -83,6 +87,7 @@ class Core:
         self.clients: dict[str, ClientRow] = {}
         self.forgetting: set[str] = set()  # clients whose deletion is being committed
         self.conns: set[Connection] = set()
+        self.doors: dict[str, int] = {}  # how many of them at each door
         self.trace_root = "0" * 16
         self.down = "starting"
         self.disk_full = False  # it is down because the disk is full
@@ -100,6 +105,8 @@ class Core:
         # wired by the hub
         self.flow: Flow
         self.intake: Taker
+        self.custody: Custody
+        self.brokered: Brokered
         self.finish: Callable[[Commit, Exception | None], None]
         self.fire: Callable[[object, int], None]
 
@@ -230,10 +237,19 @@ class Core:
         if item.chain == Chain.READY:
             if item.x is not None and item.x.deadline is not None:
                 when = min(when, item.x.deadline)
-            elif session is None or session.state == State.NEW:
-                start = max(item.at, item.due) if item.hold == Hold.LATER else item.at
-                when = min(when, start + self.offline_ms(item.client))
+            elif due := self.offline_due(item, session):
+                when = min(when, due)
         return when
+
+    def offline_due(self, item: Item, session: Session | None) -> int:
+        """When the offline deadline passes that this counts from its own acceptance, as for a client that was never
+        here; 0: it counts none.
+        """
+        since = self.brokered.counts_from(item.client, session)
+        if since < 0:
+            return 0
+        start = max(item.at, item.due) if item.hold == Hold.LATER else item.at
+        return max(start, since) + self.offline_ms(item.client)
 
     def note_due(self, when: int) -> None:
         if when:
@@ -284,6 +300,8 @@ class Core:
 
     def enqueue(self, session: Session, item: Item) -> None:
         """A row of a live session was committed as WAITING. For a peer that does not read, the store keeps it."""
+        if session.plain and item.kind == Kind.STATUS:
+            return
         if session.conn.writable:
             session.queue.push(item)
             self.touch_session(session)

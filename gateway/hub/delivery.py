@@ -7,14 +7,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
-from gateway.commit import Change, Event, PutSession, ReadItems, ReadWaiting, Unbind
+from gateway.commit import Change, Event, PutSession, ReadItems, ReadWaiting, SettleGaps, Unbind
 from gateway.engine.session import Session, State
-from gateway.errors import Limited
-from gateway.hub.answers import Answers
+from gateway.errors import Close, Limited
+from gateway.hub.answers import Answers, session_of
 from gateway.hub.core import Core
-from gateway.hub.joining import Joining
-from gateway.model import Chain, Hold, Item, Kind, Status
-from gateway.ports import Connection
+from gateway.hub.joining import Joining, plain_at
+from gateway.model import Chain, Hold, Item, Kind, Status, Sub
+from gateway.ports import Attach, Connection
 from gateway.wire import Hello
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
@@ -34,30 +34,90 @@ class Delivery:
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def accept(self, conn: Connection) -> None:
-        """Count a new connection. Raises Limited over the limit."""
-        core = self.core
-        if len(core.conns) >= core.config.websocket.max_connections:
+    def accept(self, conn: Connection, limit: int) -> None:
+        """Count a new connection at its door. Raises Limited over the limit; 0: there is none."""
+        conns, doors = self.core.conns, self.core.doors
+        count = doors.get(conn.door, 0)
+        if limit and count >= limit:
             raise Limited("as many connections as are allowed", code="too_many_connections", retry_after=5.0)
-        core.conns.add(conn)
+        if conn not in conns:
+            conns.add(conn)
+            doors[conn.door] = count + 1
 
     def gone(self, conn: Connection) -> None:
         """Its socket is gone."""
-        self.core.conns.discard(conn)
-        self.core.wake()
+        core = self.core
+        if conn in core.conns:
+            core.conns.discard(conn)
+            core.doors[conn.door] -= 1
+        core.wake()
 
     def hello(self, conn: Connection, principal: Principal, hello: Hello) -> None:
         self.joining.hello(conn, principal, hello)
 
-    def disconnected(self, conn: Connection, clean: bool, end: bool = False) -> None:
+    def attach(self, conn: Connection, principal: Principal, attach: Attach) -> None:
+        self.joining.attach(conn, principal, attach)
+
+    def detach(self, conn: Connection) -> None:
+        """A plain device has unsubscribed: it is away, but what it acks still counts."""
+        session = conn.session
+        if session is None or session.conn is not conn:
+            return
+        session.conn = None
+        session.attached = conn
+        self.left(session)
+        self.unsubscribe(session.client)
+
+    def keeps(self, conn: Connection) -> bool:
+        """Whether nobody else was joined to the session since this device unsubscribed."""
+        session = conn.session
+        return session is not None and session.attached is conn
+
+    def subscription(self, client: str) -> int:
+        """The MQTT subscription (a model.Sub) that the client's epoch holds."""
+        session = self.core.sessions.get(client)
+        return session.holds(self.core.now()) if session is not None else int(Sub.NONE)
+
+    def granted(self, client: str) -> int:
+        """The QoS of its plain subscription."""
+        session = self.core.sessions.get(client)
+        row = session.row if session is not None else None
+        return 0 if row is not None and row.sub == Sub.PLAIN_0 else 1
+
+    def grant(self, conn: Connection, qos: int) -> None:
+        """A plain device has subscribed again, at this QoS."""
+        session = conn.session
+        if session is not None and session.conn is conn and session.plain:
+            self._put_sub(session, plain_at(qos))
+
+    def unsubscribe(self, client: str) -> None:
+        """Its epoch holds no MQTT subscription any more."""
+        session = self.core.sessions.get(client)
+        if session is not None:
+            self._put_sub(session, int(Sub.NONE))
+
+    def _put_sub(self, session: Session, sub: int) -> None:
+        if session.row is None or session.row.sub == sub:
+            return
+        session.row = replace(session.row, sub=sub, next=session.next)
+        self.core.commit.ops.append(PutSession(session.row))
+        self.core.wake()
+
+    def disconnected(self, conn: Connection, clean: bool, end: bool = False, keep: int | None = None) -> None:
         """A connection has ended. `clean`: it said goodbye, or the gateway ended it; `end`: its offline
-        deadline counts as passed.
+        deadline counts as passed; `keep`: the ms that its epoch is to be kept, where it now says something else.
         """
         session = conn.session
+        if session is not None and session.attached is conn:
+            self._let_go(session, conn, clean, keep)
+            self.joining.gone(conn)
+            return
         if session is None or session.conn is not conn:
             self.joining.gone(conn)
             return
         conn.session = session.conn = None
+        if keep is not None and session.plain:
+            session.keep = keep
         if not clean:
             self._crashed(session)
         self.left(session)
@@ -69,13 +129,59 @@ class Delivery:
         """Nobody is there any more: the offline clock starts."""
         core = self.core
         now = core.now()
+        live = session.live
         session.lost(now, core.offline_ms(session.client))
         if session.row is not None and session.client not in core.forgetting:
             session.row = replace(
-                session.row, epoch=session.epoch, eno=session.eno, next=session.next, away_since=now, seen=now
-            )
+                session.row, epoch=session.epoch, eno=session.eno, next=session.next, seen=now,
+                away_since=now if session.attached is None else 0, keep=session.keep,
+            )  # fmt: skip
             core.commit.ops.append(PutSession(session.row))
             core.deadlines.set(session, session.next_deadline())
+            if session.over or (session.keep == 0 and session.attached is None):
+                session.over = True
+                self._end_epoch(session)
+        core.custody.left(session, live)
+        core.wake()
+
+    def _let_go(self, session: Session, conn: Connection, clean: bool, keep: int | None) -> None:
+        """A device that had unsubscribed is gone: its epoch is kept from now on."""
+        core = self.core
+        conn.session = session.attached = None
+        if core.sessions.get(session.client) is not session or session.client in core.forgetting:
+            return
+        if session.state != State.AWAY:
+            return
+        if keep is not None:
+            session.keep = keep
+        if not clean:
+            self._crashed(session)
+        session.released(core.now())
+        if session.row is not None:
+            session.row = replace(session.row, next=session.next, keep=session.keep, away_since=core.now())
+            core.commit.ops.append(PutSession(session.row))
+            core.deadlines.set(session, session.next_deadline())
+            core.wake()
+        if session.keep == 0 and session.epoch:
+            session.over = True
+            self._end_epoch(session)
+
+    def _end_epoch(self, session: Session) -> None:
+        """The epoch was to last no longer than its connection, or its client was away for too long. Not before what is
+        being bound in it is bound.
+        """
+        if session.binding:
+            return
+        core = self.core
+        held = [i for i in session.window.items if i.hold != _NONE and i.kind != Kind.GAP]
+        session.waiting += sum(1 for i in held if i.hold == _BOUND and not i.leaving)
+        session.end_epoch()
+        ids = [i.id for i in held]
+        core.commit.ops.append(Unbind(session.client, ids, lambda _: core.note_due(core.now())))
+        if session.row is not None:
+            # a later start of the gateway must not resume what is void
+            session.row = replace(session.row, epoch="")
+            core.commit.ops.append(PutSession(session.row))
         core.wake()
 
     def _crashed(self, session: Session) -> None:
@@ -102,11 +208,15 @@ class Delivery:
         if session.state != State.LIVE or conn is None:
             if session.state == State.JOINING:
                 self.joining.proceed(session)
+            elif session.over:
+                self._end_epoch(session)
             return
         if not conn.writable:
             return
         core = self.core
         items = session.take(core.now())
+        if items and session.plain:
+            items = self._for_plain(session, items)
         if items:
             self.delivered += len(items)
             conn.deliver(items)
@@ -122,7 +232,37 @@ class Delivery:
         lane = session.queue.hungry()
         if lane >= 0 and session.client not in self._refills:
             self._refills[session.client] = None
-            core.commit.reads.append(ReadWaiting(session.client, lane, REFILL, self._refilled))
+            core.commit.reads.append(
+                ReadWaiting(session.client, lane, REFILL, self._refilled, bare=session.plain)
+            )
+
+    def _for_plain(self, session: Session, items: list[Item]) -> list[Item]:
+        """A plain device has no frame for gaps and statuses: a gap is settled silently, a status report is put back
+        until its publisher comes with frames (PROTOCOL 4).
+        """
+        if all(item.kind == Kind.MESSAGE for item in items):
+            return items
+        core = self.core
+        for item in items:
+            if item.kind == Kind.MESSAGE:
+                continue
+            session.window.settle(item)
+            if item.kind == Kind.GAP:
+                core.commit.ops.append(SettleGaps(session.client, [item.seq]))
+            else:
+                self._put_back(session, item)
+        core.touch_session(session)
+        return [item for item in items if item.kind == Kind.MESSAGE]
+
+    def _put_back(self, session: Session, item: Item) -> None:
+        core = self.core
+
+        def after(change: Change) -> None:
+            if change.ok:
+                session.waiting += 1
+                core.note_due(item.expire)
+
+        core.change(Change(item.id, (_BOUND,), {"hold": _WAITING, "due": item.expire}, then=after))
 
     def _refilled(self, read: ReadWaiting) -> None:
         core = self.core
@@ -165,6 +305,16 @@ class Delivery:
         if session is not None and session.live:
             session.queue.more[lane] = True
             self.core.touch_session(session)
+        else:
+            self.core.custody.waits(client, lane)
+
+    def unsendable(self, conn: Connection, seq: int, detail: str) -> None:
+        """Its client cannot be sent this, ever: to the dead letters, and its seq becomes a gap."""
+        session = session_of(conn)
+        item = session.unsettled(seq) if session is not None else None
+        if session is not None and item is not None and item.kind == Kind.MESSAGE:
+            event = Event(item.id, self.core.now(), "unsendable", {"seq": seq, "detail": detail})
+            self._dead(session, item, "unsendable", event)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -174,12 +324,17 @@ class Delivery:
         if session.state == State.LIVE:
             due = session.ack_due()
             if due and due <= now:
+                conn = session.conn
                 self._ack_timeout(session, now)
                 core.touch_session(session)
+                if session.plain:
+                    # nothing is sent twice on a connection (MQTT 5 4.4)
+                    conn.close(Close.ACK_TIMEOUT, "ack timeout")
+                    self.disconnected(conn, True)
         elif session.state == State.AWAY:
             for item in session.expired_while_away(now):
                 self._expire_bound(session, item)
-            if session.expires_at <= now:
+            if session.expires_at <= now and session.attached is None:
                 self._expire_session(session)
             elif not session.handed and session.offline_at <= now:
                 session.handed = True
@@ -208,7 +363,7 @@ class Delivery:
         conn = session.conn
 
         def after(change: Change) -> None:
-            if change.ok and item.hold == _BOUND and session.conn is conn:
+            if change.ok and item.hold == _BOUND and session.conn is conn and not session.plain:
                 self.redelivered += 1
                 self._write_again(session, item)
 
@@ -259,18 +414,12 @@ class Delivery:
         self.core.end(item, (_WAITING, _LATER), Status.EXPIRED, "ttl", tell="expired", then=after)
 
     def _expire_session(self, session: Session) -> None:
-        """Away for too long: the epoch is over."""
-        core = self.core
-        held = [i for i in session.window.items if i.hold != _NONE and i.kind != Kind.GAP]
-        session.waiting += sum(1 for i in held if i.hold == _BOUND and not i.leaving)
+        """Away for too long: the epoch is over, as soon as nothing is being bound in it."""
+        if session.binding:
+            session.over = True
+            return
+        self._end_epoch(session)
         session.expire()
-        core.commit.ops.append(Unbind(session.client, [i.id for i in held]))
-        if session.row is not None:
-            # a later start of the gateway must not resume what is void
-            session.row = replace(session.row, epoch="")
-            core.commit.ops.append(PutSession(session.row))
-        core.note_due(core.now())
-        core.wake()
 
     def reset(self) -> None:
         """The store failed: nothing is being read."""

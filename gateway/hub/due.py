@@ -6,7 +6,6 @@ from typing import Any
 
 from gateway.commit import Change, ReadDue, Sweep
 from gateway.engine.session import State
-from gateway.hub.chain import own_deadline
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Status
 
@@ -71,11 +70,8 @@ class Due:
             return ""
         if item.x is not None and item.x.deadline is not None:
             return "deadline" if item.x.deadline <= now else ""
-        session = core.sessions.get(item.client)
-        never_here = session is None or session.state == State.NEW
-        if never_here and item.hold == _WAITING and item.at + core.offline_ms(item.client) <= now:
-            return "offline"
-        return ""
+        passes = core.offline_due(item, core.sessions.get(item.client))
+        return "offline" if item.hold == _WAITING and 0 < passes <= now else ""
 
     def _seen(self, item: Item, due: int) -> None:
         """Look at this row again at `due`; what is done about it now comes behind."""
@@ -110,12 +106,10 @@ class Due:
     def _release(self, item: Item, now: int) -> None:
         """Its deliver_at, or the delay of its nack, has come."""
         core = self.core
-        item.hold = _WAITING
         session = core.session(item.client)
-        # acceptance counts from deliver_at for a client that was never here
+        # still LATER: acceptance counts from deliver_at
         due = core.next_look(item, session, now)
-        if session.state == State.NEW and item.chain == Chain.READY and not own_deadline(item):
-            due = min(item.expire, item.due + core.offline_ms(item.client))
+        item.hold, item.due = _WAITING, due
 
         def after(change: Change) -> None:
             if not change.ok:
@@ -125,6 +119,7 @@ class Due:
                 self.delivery.waits_again(item.client, item.lane)
             else:
                 self.handover.offer(session, item)
+                core.custody.waits(item.client, item.lane)
 
         core.change(Change(item.id, (_LATER,), {"hold": _WAITING, "due": due}, ended=True, then=after))
 

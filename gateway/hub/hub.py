@@ -4,7 +4,9 @@ its failures.
     intake    publish → commit → publisher told          delivery  sessions: writing, leaving, time
     joining   hello → welcome                            answers   ack, nack, reject, working, read
     chain     hand-over, attempts, giving back           due       deliver_at, ttl, deadlines, sweep
+    brokered  plain clients behind a broker              custody   what is published for them there
     admin     what an administrator does                 events    status changes for readers
+    explain   which way a message would go now
 
 A commit that fails voids everything that memory knows beyond the disk. So there is one way back, the same as at
 a start: publishers are told, connections closed (4000, resume), sessions forgotten, the store is reopened until
@@ -22,13 +24,16 @@ from gateway.engine.session import Session, State
 from gateway.errors import Close, CommitUnknown, DiskFull, GatewayError, StoreFailed, Unavailable
 from gateway.hub.admin import Admin
 from gateway.hub.answers import Answers
+from gateway.hub.brokered import Brokered, Place
 from gateway.hub.chain import Handover
 from gateway.hub.core import Core, ms
+from gateway.hub.custody import Custody
 from gateway.hub.delivery import Delivery
 from gateway.hub.due import Due
+from gateway.hub.explain import explain
 from gateway.hub.intake import Intake
 from gateway.model import ChainRow, Item
-from gateway.ports import Connection, Observer, Outbound, Scheduler, Store
+from gateway.ports import Connection, Custodian, Observer, Outbound, Scheduler, Store
 
 REOPEN_MS = 500
 # the clock is compared with the wall this often
@@ -56,6 +61,8 @@ class Hub:
         self.delivery = Delivery(core, self.answers)
         self.intake = Intake(core)
         self.handover = Handover(core, outbound)
+        self.brokered = core.brokered = Brokered(core, self.handover)
+        self.custody = core.custody = Custody(core, self.brokered)
         self.due = Due(core, self.delivery, self.handover)
         self.admin = Admin(core, self.delivery, self.intake, self.handover)
         self.intake.handover = self.delivery.handover = self.answers.handover = self.handover
@@ -68,7 +75,10 @@ class Hub:
         self.failures = 0
         self.commits = 0
         self.clock_steps = 0
-        # the surface that transports and the API use
+        self._offer()
+
+    def _offer(self) -> None:
+        """The surface that transports and the API use."""
         self.publish = self.intake.publish
         self.accept = self.delivery.accept
         self.left = self.delivery.gone
@@ -78,9 +88,22 @@ class Hub:
         self.reject = self.answers.reject
         self.working = self.answers.working
         self.read = self.answers.read
+        self.written = self.answers.written
+        self.refuse = self.intake.refuse
+        self.uplinks = self.intake.uplinks
+        self.attach = self.delivery.attach
+        self.detach = self.delivery.detach
+        self.keeps = self.delivery.keeps
+        self.subscription = self.delivery.subscription
+        self.unsubscribe = self.delivery.unsubscribe
+        self.granted = self.delivery.granted
+        self.grant = self.delivery.grant
+        self.unsendable = self.delivery.unsendable
+        self.seen = self.brokered.seen
+        self.broker_ready = self.custody.ready
         self.bye = self.delivery.bye
         self.disconnected = self.delivery.disconnected
-        self.touch = core.touch
+        self.touch = self.core.touch
         self.cancel = self.admin.cancel
         self.presence = self.admin.presence
         self.clients = self.admin.clients
@@ -94,13 +117,33 @@ class Hub:
         self.banned = self.admin.banned
 
     async def explain(self, principal: Principal, pub: Any) -> dict[str, Any]:
-        """Which way a message would go now; see Intake.explain."""
-        return self.intake.explain(principal, pub)
+        """Which way a message would go now; see explain.py."""
+        return explain(self.core, self.intake, principal, pub)
 
     def resumed_writing(self, conn: Connection) -> None:
         """Its peer reads again."""
         if conn.session is not None:
             self.core.touch_session(conn.session)
+
+    # -- the broker ------------------------------------------------------------------------------------------------
+
+    @property
+    def custodian(self) -> Custodian | None:
+        """Who takes messages for plain clients behind a broker; set by the broker's link while it is there."""
+        return self.brokered.custodian
+
+    @custodian.setter
+    def custodian(self, custodian: Custodian | None) -> None:
+        self.custody.use(custodian)
+
+    @property
+    def presence_known(self) -> bool:
+        """Whether something tells which clients are at the broker: then `seen` is called for them."""
+        return self.brokered.presence_known
+
+    @presence_known.setter
+    def presence_known(self, known: bool) -> None:
+        self.brokered.presence_known = known
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -145,6 +188,7 @@ class Hub:
                 core.deadlines.set(session, when)
         for channel, due in known.channels.items():
             core.deadlines.set(("chain", channel), max(due, now))
+        self.custody.loaded()
         core.note_due(known.next_due)
         core.deadlines.set("sweep", now + 1000)
         core.deadlines.set("anchor", now + ANCHOR_MS)
@@ -199,6 +243,7 @@ class Hub:
         self.delivery.joining.reset()
         self.delivery.reset()
         self.handover.reset()
+        self.custody.reset()
         self.due.reset()
         for conn in list(core.conns):
             conn.session = None
@@ -229,6 +274,8 @@ class Hub:
         core = self.core
         if isinstance(key, Session):
             self.delivery.due(key, now)
+        elif isinstance(key, Place):
+            self.custody.due(key, now)
         elif key == "due":
             self.due.rows(now)
         elif key == "sweep":
@@ -302,6 +349,7 @@ class Hub:
             "queue_deepest": deepest,
             "in_flight": in_flight,
             "intake_bytes": self.intake.bytes,
+            **self.custody.figures(),
         }
         out.update({f"sessions_{state.name.lower()}": count for state, count in states.items()})
         return out

@@ -8,27 +8,40 @@ from msgspec import UNSET
 
 from gateway.auth.limits import RateLimiter
 from gateway.auth.principal import Principal
-from gateway.commit import Commit, KeyClaim, ReadItems, Sink
-from gateway.engine.session import Session, State
-from gateway.errors import Conflict, DiskFull, Forbidden, GatewayError, Invalid, Limited, Unavailable
+from gateway.commit import Commit, Event, KeyClaim, ReadItems, Sink
+from gateway.engine.session import Session
+from gateway.errors import (
+    Conflict,
+    DiskFull,
+    Forbidden,
+    GatewayError,
+    Invalid,
+    Limited,
+    StoreFailed,
+    Unavailable,
+)
 from gateway.hub.core import Core, ms
+from gateway.ids import encode_id
 from gateway.model import (
     LANES,
     MAX_META,
+    MAX_TTL,
     NORMAL,
     Chain,
     Extra,
     Hold,
     Item,
+    Kind,
     Publish,
     Status,
     check_address,
+    valid_client_id,
 )
 from gateway.wire import body_from_msgpack, canonical, check_body, read_json
 
 _BOUND = int(Hold.BOUND)
 _WAITING = int(Hold.WAITING)
-NOTHING = (None,) * 7
+NOTHING = (None,) * 9
 
 
 class Intake:
@@ -55,10 +68,13 @@ class Intake:
         *,
         field: str = "$",
         msgpack: bool = False,
+        pid: int = 0,
+        possible_dup: int = 0,
     ) -> None:
         """Queue a message for the next commit; `sink` is told once what became of it.
 
-        Raises GatewayError where it is refused at once, naming the field below the prefix `field`.
+        Raises GatewayError where it is refused at once, naming the field below the prefix `field`. `pid` and
+        `possible_dup` are those of an MQTT device (see HubSessions).
         """
         core = self.core
         if core.down or core.draining:
@@ -69,10 +85,65 @@ class Intake:
             raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
         try:
             item = self.check(principal, pub, now, field, msgpack)
+            item.pid = pid
+            if possible_dup:
+                item.x = item.x if item.x is not None else Extra()
+                item.x.possible_dup = encode_id(possible_dup)
             self._admit(principal, pub, item, sink, ref, now, field)
         except GatewayError:
             self.refused += 1
             raise
+
+    def refuse(
+        self, principal: Principal, to: str, body: bytes, why: str, detail: str, sink: Sink, ref: Any
+    ) -> None:
+        """A message that can never succeed, from a publisher that cannot be told so (MQTT 3.1.1): its dead letter.
+
+        `to` where it is a client id, else the publisher's own. Raises Limited, Unavailable.
+        """
+        core = self.core
+        if core.down or core.draining:
+            raise self.unavailable()
+        now = core.now()
+        wait = self._rate.take(principal.publisher, 1, now)
+        if wait:
+            raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
+        if self.bytes >= self._intake_bytes:
+            raise Unavailable(
+                "more bodies wait for the disk than are allowed", code="overloaded", retry_after=0.2
+            )
+        client = to if valid_client_id(to) else principal.name
+        full = len(core.sessions) >= core.config.clients.max
+        strange = core.config.clients.strict and client not in core.clients
+        if client not in core.sessions and (full or strange):
+            client = principal.name
+        if full and client not in core.sessions:
+            raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
+        self.refused += 1
+        item = Item(core.ids.next(now), client, principal.publisher, NORMAL, now, now + ms(MAX_TTL), body)
+        # kept from its client until the change, which stands in the same commit
+        item.hold = int(Hold.LATER)
+        self.add(core.commit, core.session(client), item, sink, ref)
+        event = Event(item.id, now, "refused", {"to": to[:80], "code": why, "detail": detail[:200]})
+        core.end(
+            item, (int(Hold.LATER),), Status.DEAD, why, event=event, then=lambda ok: self._buried(client, ok)
+        )
+
+    def _buried(self, client: str, ok: bool) -> None:
+        if ok:
+            self.core.session(client).waiting -= 1
+
+    async def uplinks(self, clients: list[str], last: int) -> dict[str, dict[int, tuple[int, bytes]]]:
+        """Of each client the latest message under each of its `last` packet ids, within `dedup.window`: packet id ->
+        (id, body). Raises Unavailable.
+        """
+        core = self.core
+        if core.down:
+            raise self.unavailable()
+        try:
+            return await core.store.uplinks(clients, core.now() - ms(core.config.dedup.window), last)
+        except StoreFailed as error:
+            raise Unavailable(str(error), code="store_unavailable", retry_after=1.0) from None
 
     def unavailable(self) -> Unavailable:
         if self.core.draining:
@@ -156,7 +227,10 @@ class Intake:
                     )
 
     def _extra(self, pub: Publish, start: int, field: str) -> Extra | None:
-        rare = (pub.type, pub.meta, pub.trace, pub.collapse, pub.notify, pub.fallback, pub.deadline)
+        rare = (
+            pub.type, pub.meta, pub.trace, pub.collapse, pub.notify, pub.fallback, pub.deadline, pub.reply_to,
+            pub.correlation,
+        )  # fmt: skip
         if rare == NOTHING:
             return None
         if (
@@ -164,6 +238,8 @@ class Intake:
             and sum(len(k.encode()) + len(v.encode()) for k, v in pub.meta.items()) > MAX_META
         ):
             raise Invalid(f"meta has at most {MAX_META} bytes", code="meta_too_large", field=field + ".meta")
+        if pub.reply_to is not None:
+            check_address(pub.reply_to, field + ".reply_to")
         return Extra(
             type=pub.type,
             meta=pub.meta,
@@ -172,6 +248,8 @@ class Intake:
             notify=list(pub.notify) if pub.notify is not None else None,
             fallback=pub.fallback,
             deadline=start + ms(pub.deadline) if pub.deadline is not None else None,
+            reply_to=pub.reply_to,
+            correlation=pub.correlation,
         )
 
     def _admit(
@@ -209,7 +287,8 @@ class Intake:
         core = self.core
         if item.hold == _WAITING:
             conn = session.conn
-            if conn is not None and session.may_bind_now(conn.writable):
+            report_for_plain = session.plain and item.kind == Kind.STATUS
+            if conn is not None and not report_for_plain and session.may_bind_now(conn.writable):
                 item.hold = _BOUND
                 item.eno = session.eno
                 item.status = int(Status.SENT)
@@ -298,6 +377,7 @@ class Intake:
                     core.enqueue(session, item)
             elif item.hold == _WAITING:
                 self.handover.offer(session, item)
+                core.custody.waits(item.client, item.lane, item.id)
 
     def _twin(self, commit: Commit, i: int, session: Session) -> None:
         """A keyed publish that was not stored: a repetition, a conflict, or over its quota."""
@@ -329,71 +409,6 @@ class Intake:
         for sink, ref in zip(commit.sinks, commit.refs, strict=True):
             if sink is not None:
                 sink.refused(ref, error)
-
-    # -- explaining ------------------------------------------------------------------------------------------------
-
-    def explain(self, principal: Principal, pub: Publish) -> dict[str, Any]:
-        """Which way a message would go now, and why. Nothing is stored. Raises GatewayError like `publish`."""
-        core = self.core
-        now = core.now()
-        item = self.check(principal, pub, now)
-        session = core.sessions.get(item.client)
-        state = session.state if session is not None else State.NEW
-        steps: list[str] = []
-        if item.hold == Hold.LATER:
-            steps.append(f"is kept until deliver_at ({item.due})")
-        path = "queue"
-        if session is not None and session.live:
-            path = "live"
-            if session.may_bind_now(session.conn.writable):
-                steps.append("the client is online and its window is open: sent at once")
-            else:
-                steps.append(f"the client is online; {session.waiting} messages wait before it, by priority")
-        elif state == State.NEW:
-            steps.append("the client was never connected: the message waits for it")
-        else:
-            steps.append("the client is offline: the message waits for it")
-        chain = core.chain_of(item) if item.chain == Chain.READY else []
-        source = "none"
-        if chain:
-            source = (
-                "message" if pub.fallback is not None else "client" if self._prefers(item.client) else "route"
-            )
-            starts = self._chain_starts(item, session, now)
-            if starts <= now:
-                path = "chain"
-                steps.append("its offline deadline has passed: handed over at once")
-            elif path != "live" or pub.deadline is not None:
-                steps.append(f"unless acked before, it is handed over at {starts}")
-            else:
-                steps.append("handed over if the client goes away for its offline deadline, or never acks")
-        else:
-            steps.append("no fallback chain: it waits until its ttl")
-        return {
-            "to": item.client,
-            "state": state.name.lower(),
-            "path": path,
-            "why": steps,
-            "fallback": chain,
-            "fallback_from": source,
-            "expires": item.expire,
-            "priority": pub.priority,
-            "queued_before": session.waiting if session is not None else 0,
-        }
-
-    def _prefers(self, client: str) -> bool:
-        row = self.core.clients.get(client)
-        return row is not None and row.record.fallback is not None
-
-    def _chain_starts(self, item: Item, session: Session | None, now: int) -> int:
-        if item.x is not None and item.x.deadline is not None:
-            return item.x.deadline
-        start = item.due or now
-        if session is None or session.state == State.NEW:
-            return start + self.core.offline_ms(item.client)
-        if session.live:
-            return item.expire
-        return start if session.handed else max(start, session.offline_at)
 
 
 def digest(pub: Publish, body: bytes) -> bytes:

@@ -14,23 +14,31 @@ from gateway.commit import PutSession, ReadItems, Reclaim, Unbind
 from gateway.engine.session import Input, Session
 from gateway.errors import Close, Invalid, Limited, Unavailable
 from gateway.hub.core import Core
-from gateway.model import Hold, Item, Kind, SessionRow, Status
-from gateway.ports import Connection
+from gateway.model import Hold, Item, Kind, SessionRow, Status, Sub
+from gateway.ports import Attach, Connection
 from gateway.wire import Hello
+
+NO_HELLO = Hello()
 
 
 class Join:
-    """One hello under way."""
+    """One hello under way, or (`attach`) one plain MQTT device."""
 
-    __slots__ = ("conn", "hello", "missed", "reclaimed", "token", "why")
+    __slots__ = ("attach", "conn", "hello", "missed", "reclaimed", "token", "why")
 
-    def __init__(self, conn: Connection, hello: Hello) -> None:
+    def __init__(self, conn: Connection, hello: Hello, attach: Attach | None = None) -> None:
         self.conn = conn
         self.hello = hello
+        self.attach = attach
         self.why = ""
         self.token = ""
         self.reclaimed: Reclaim | None = None
         self.missed: dict[str, int] = {}
+
+
+def plain_at(qos: int) -> int:
+    """What the row of a plain device's session holds."""
+    return int(Sub.PLAIN if qos else Sub.PLAIN_0)
 
 
 def token_digest(token: str) -> bytes:
@@ -52,30 +60,43 @@ class Joining:
 
     def hello(self, conn: Connection, principal: Principal, hello: Hello) -> None:
         """Begin. Raises Unavailable where the store is away, Invalid for pools, Limited over the limit of clients."""
+        if hello.pools:
+            raise Invalid("pools are not served yet", code="address_kind_unsupported", field="$.pools")
+        self._begin(principal.name, Join(conn, hello))
+
+    def attach(self, conn: Connection, principal: Principal, attach: Attach) -> None:
+        """The same for a plain MQTT device."""
+        self._begin(principal.name, Join(conn, NO_HELLO, attach))
+
+    def _begin(self, client: str, join: Join) -> None:
         core = self.core
+        conn = join.conn
         if core.draining:
             raise Unavailable("the gateway is draining", code="draining", retry_after=1.0)
         if core.down:
             raise Unavailable(f"not ready: {core.down}", code="not_ready", retry_after=1.0)
-        if hello.pools:
-            raise Invalid("pools are not served yet", code="address_kind_unsupported", field="$.pools")
-        client = principal.name
         if client in core.forgetting:
             raise Unavailable("this client is being deleted", code="not_ready", retry_after=1.0)
         if client not in core.sessions and len(core.sessions) >= core.config.clients.max:
             raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
         session = core.session(client)
         older = self._joins.get(client)
+        session.over = session.over or session.expired(core.now())
+        if session.attached is not conn:
+            session.attached = None
         if older is not None:
+            self._void(older, session)
             del self._client_of[older.conn]
             older.conn.close(Close.TAKEN_OVER, "taken over")
         elif session.conn is not None:
             taken, session.conn = session.conn, None
             taken.session = None
+            # an epoch that was to end with its connection has ended
+            session.over = session.over or (session.plain and session.keep == 0)
             # it did not say goodbye: what it carried may be what its client dies of
             self._crashed(session)
             taken.close(Close.TAKEN_OVER, "taken over")
-        self._joins[client] = Join(conn, hello)
+        self._joins[client] = join
         self._client_of[conn] = client
         session.feed(Input.HELLO)
         self.proceed(session)
@@ -89,19 +110,35 @@ class Joining:
             return
         self._running[session.client] = join
         core = self.core
-        hello = join.hello
+        now = core.now()
+        proven = None
+        if join.attach is None:
+            row, proven = self._resume(session, join)
+        else:
+            row = self._continue(session, join, join.attach)
+        session.row = row
+        session.keep = row.keep
+        join.reclaimed = Reclaim(session.client, now)
+        put = PutSession(row, proven, then=lambda op: self._put(join, op))
+        core.commit.ops += [join.reclaimed, put]
+        ids = [i.id for i in session.window.items if i.hold != Hold.NONE and i.kind != Kind.GAP]
+        core.commit.reads.append(ReadItems(ids, lambda read: self._ready(session, join, read)))
+        core.wake()
+
+    def _resume(self, session: Session, join: Join) -> tuple[SessionRow, bool]:
+        """What a hello makes of the session, and whether the last welcome is known to have arrived."""
+        core, hello, row = self.core, join.hello, session.row
+        now = core.now()
         digest = token_digest(hello.resume) if hello.resume else None
         join.why = session.resume(digest, hello.epoch, hello.ack)
-        row = session.row
-        proven = row is not None and digest is not None and digest == row.token_issued
         if join.why:
             self._new_epoch(session)
         elif hello.ack is not None:
-            owned, claimed = session.acked_to(hello.ack, core.now())
+            owned, claimed = session.acked_to(hello.ack, now)
             self._settle(session, owned, claimed, join.conn.via)
         join.token = core.token()
-        now = core.now()
-        session.row = SessionRow(
+        held = row.sub if row is not None and not join.why else int(Sub.NONE)
+        put = SessionRow(
             client=session.client,
             epoch=session.epoch,
             eno=session.eno,
@@ -110,13 +147,32 @@ class Joining:
             token_issued=token_digest(join.token),
             created=row.created if row is not None else now,
             seen=now,
+            sub=join.conn.sub or held,
         )
-        join.reclaimed = Reclaim(session.client, now)
-        put = PutSession(session.row, proven, then=lambda op: self._put(join, op))
-        core.commit.ops += [join.reclaimed, put]
-        ids = [i.id for i in session.window.items if i.hold != Hold.NONE and i.kind != Kind.GAP]
-        core.commit.reads.append(ReadItems(ids, lambda read: self._ready(session, join, read)))
-        core.wake()
+        return put, row is not None and digest is not None and digest == row.token_issued
+
+    def _continue(self, session: Session, join: Join, attach: Attach) -> SessionRow:
+        """What a plain device makes of it: the same epoch, unless that is over or to be left behind. The last resume
+        token stays good, and what was missed is told to whoever says hello.
+        """
+        row = session.row
+        now = self.core.now()
+        join.why = session.continues(attach.clean)
+        if join.why:
+            self._new_epoch(session)
+        same = row is not None and not join.why
+        return SessionRow(
+            client=session.client,
+            epoch=session.epoch,
+            eno=session.eno,
+            next=session.next,
+            token_presented=row.token_presented if row is not None and same else None,
+            token_issued=row.token_issued if row is not None and same else None,
+            created=row.created if row is not None else now,
+            seen=now,
+            sub=plain_at(attach.qos) if attach.live else int(Sub.NONE),
+            keep=attach.keep if attach.live else -1,
+        )
 
     def _new_epoch(self, session: Session) -> None:
         """Seqs start again at 1; what was bound waits again, marked."""
@@ -136,6 +192,9 @@ class Joining:
         core = self.core
         client = session.client
         del self._running[client]
+        if core.sessions.get(client) is not session:
+            # it was deleted in the same commit
+            return
         self._apply(session, join, read)
         latest = self._joins.get(client)
         if latest is not join:
@@ -147,14 +206,38 @@ class Joining:
         del self._joins[client]
         del self._client_of[join.conn]
         conn = join.conn
-        now = core.now()
-        wish = join.hello.window
-        limit = min(wish, core.config.limits.max_window) if wish else core.rules.window
-        session.welcomed(now, limit, core.rng.random())
+        if join.attach is not None and not join.attach.live:
+            self._leave(session)
+            self.begun += 1
+            conn.welcome({"client": client, "epoch": session.epoch, "resumed": False, "why": join.why})
+            return
+        limit = self._go_live(session, join)
         session.conn = conn
         conn.session = session
+        conn.welcome(self._fields(session, join, limit))
+        core.touch_session(session)
+        core.touch(conn)
+
+    def _go_live(self, session: Session, join: Join) -> int:
+        """The session is written to from now on. Returns its window."""
+        core = self.core
+        now, jitter = core.now(), core.rng.random()
+        attach = join.attach
+        if attach is not None:
+            limit = min(attach.window, core.rules.window)
+            again = session.attached is join.conn
+            session.welcomed(now, limit, jitter, plain=True, again=again and not join.why)
+            return limit
+        wish = join.hello.window
+        limit = min(wish, core.config.limits.max_window) if wish else core.rules.window
+        session.welcomed(now, limit, jitter)
+        return limit
+
+    def _fields(self, session: Session, join: Join, limit: int) -> dict[str, Any]:
+        """Those of `welcome`."""
+        core = self.core
         fields: dict[str, Any] = {
-            "client": client,
+            "client": session.client,
             "epoch": session.epoch,
             "resume": join.token,
             "resumed": not join.why,
@@ -170,9 +253,7 @@ class Joining:
             self.resumed += 1
         if join.missed:
             fields["missed"] = join.missed
-        conn.welcome(fields)
-        core.touch_session(session)
-        core.touch(conn)
+        return fields
 
     def _apply(self, session: Session, join: Join, read: ReadItems) -> None:
         """Bring the window up to what the commit made of it: bodies, what chains gave back, gaps."""
@@ -214,12 +295,23 @@ class Joining:
             then=lambda ok: core.became_gap(session.client, item.seq, "dead", "") if ok else None,
         )  # fmt: skip
 
+    def _void(self, join: Join, session: Session) -> None:
+        """A join that will not be welcomed. An epoch that was to be kept no longer than its connection is over."""
+        attach = join.attach
+        if (
+            attach is not None
+            and attach.live
+            and not attach.keep
+            and self._running.get(session.client) is join
+        ):
+            session.over = True
+
     def gone(self, conn: Connection) -> None:
         """A connection has ended; if it waited for its welcome, it waits no more."""
         client = self._client_of.pop(conn, None)
         if client is None:
             return
-        del self._joins[client]
+        self._void(self._joins.pop(client), self.core.session(client))
         if client not in self._running:
             self._leave(self.core.session(client))
 

@@ -124,6 +124,10 @@ _HUB = {
     "queued": ("messages_queued", "Messages waiting for their clients.", False, 1),
     "queue_deepest": ("queue_deepest", "Messages waiting for the client with the most.", False, 1),
     "in_flight": ("messages_in_flight", "Messages bound to a seq and unsettled.", False, 1),
+    "custody_in_flight": ("custody_in_flight", "Messages on their way to a broker's PUBACK.", False, 1),
+    "custody_published": ("custody_published", "Messages published once, into a broker's custody.", True, 1),
+    "custody_acked": ("custody_acked", "PUBACKs of a broker for these.", True, 1),
+    "custody_unacked": ("custody_unacked", "Those that a broker refused, or left unanswered.", True, 1),
     "intake_bytes": ("intake_bytes", "Bodies waiting for a commit.", False, 1),
 }
 

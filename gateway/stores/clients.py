@@ -13,12 +13,13 @@ _NONE, _CLAIMED = int(Hold.NONE), int(Hold.CLAIMED)
 PUT_GAP = "INSERT OR REPLACE INTO gaps(client,seq,eno,mid,why,via) VALUES "
 
 _PUT_SESSION = (
-    "INSERT INTO sessions(client,epoch,eno,next,token_presented,token_issued,away_since,created,seen) VALUES "
+    "INSERT INTO sessions(client,epoch,eno,next,token_presented,token_issued,away_since,created,seen,sub,keep)"
+    " VALUES "
 )
 _PUT_SESSION_OVER = """
 ON CONFLICT(client) DO UPDATE SET epoch=excluded.epoch, eno=excluded.eno, next=excluded.next,
   token_presented=excluded.token_presented, token_issued=excluded.token_issued, away_since=excluded.away_since,
-  created=excluded.created, seen=excluded.seen
+  created=excluded.created, seen=excluded.seen, sub=excluded.sub, keep=excluded.keep
 """
 # v: client, whether what was told is known to have arrived
 _TELL = """
@@ -39,7 +40,7 @@ WHERE c.phase<>2
 # a message that was sent before says so when it comes again
 _BACK = "status=iif(sent_at>0,1,0), marks=max(marks,sent_at>0)"
 # what waits is looked at when its time to live ends, at the latest
-_WAITS = "due=iif(due>0,due,expire), eno=0, seq=0"
+_WAITS = "due=iif(due BETWEEN 1 AND expire,due,expire), eno=0, seq=0"
 
 
 def gap_values(gap: Gap) -> tuple[Any, ...]:
@@ -71,7 +72,7 @@ class Clients:
             rows.append(
                 (
                     row.client, row.epoch, row.eno, following, row.token_presented, row.token_issued, row.away_since,
-                    row.created, row.seen,
+                    row.created, row.seen, row.sub, row.keep,
                 )
             )  # fmt: skip
         bulk(self._conn, _PUT_SESSION, rows, _PUT_SESSION_OVER)

@@ -247,3 +247,20 @@ class MemoryStore:
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         found = self._committed().keys.get((publisher, key))
         return (found.id, found.digest) if found is not None else None
+
+    async def uplinks(
+        self, clients: list[str], since: int, last: int
+    ) -> dict[str, dict[int, tuple[int, bytes]]]:
+        """See ports.Store. Clients without any are left out."""
+        publishers = set(clients)
+        latest: dict[tuple[str, int], Row] = {}
+        for _, row in sorted(self._committed().messages.items()):
+            if row.pid and row.kind == Kind.MESSAGE and row.at >= since and row.sender in publishers:
+                latest[row.sender, row.pid] = row
+        found: dict[str, dict[int, tuple[int, bytes]]] = {}
+        count: dict[str, int] = {}
+        for (client, pid), row in sorted(latest.items(), key=lambda pair: pair[1].id, reverse=True):
+            count[client] = count.get(client, 0) + 1
+            if count[client] <= last and row.body is not None:
+                found.setdefault(client, {})[pid] = row.id, row.body
+        return found

@@ -28,7 +28,10 @@ _QUEUED, _SENT, _DELIVERED = int(Status.QUEUED), int(Status.SENT), int(Status.DE
 _CANCELLED, _DEAD = int(Status.CANCELLED), int(Status.DEAD)
 
 SETTABLE = frozenset(
-    ("hold", "status", "due", "seq", "eno", "marks", "tries", "crashes", "chain", "ended_at", "via", "why", "replayed")
+    (
+        "hold", "status", "due", "seq", "eno", "marks", "tries", "crashes", "chain", "sent_at", "ended_at", "via",
+        "why", "replayed",
+    )
 )  # fmt: skip
 # a slice of a sweep looks at so many rows for each that it may purge
 LOOK = 8
@@ -123,12 +126,12 @@ class Carrier:
             if hold == _BOUND:
                 eno, seq, sent_at = item.eno, self._next(item.client), at
             else:
-                due = due or item.expire
+                due = min(due or item.expire, item.expire)
             self.placed.append((item, hold, eno, seq, status))
         row = Row(
             item.id, item.client, item.sender, item.lane, item.kind, hold, status, item.chain, eno, seq, item.at, due,
             item.expire, (x.deadline or 0) if x is not None else 0, sent_at, x.collapse if x is not None else None,
-            x, item.body,
+            x, item.body, pid=item.pid,
         )  # fmt: skip
         tables.messages.put(item.id, row)
         tables.highest = max(tables.highest, item.id)
@@ -266,7 +269,8 @@ class Carrier:
                 self.tables.messages.change(id, hold=_NONE, eno=0, seq=0)
 
     def _wait(self, row: Row, **columns: int) -> None:
-        self.tables.messages.change(row.id, hold=_WAITING, eno=0, seq=0, due=row.due or row.expire, **columns)
+        due = min(row.due or row.expire, row.expire)
+        self.tables.messages.change(row.id, hold=_WAITING, eno=0, seq=0, due=due, **columns)
 
     def _reclaim(self, op: Reclaim) -> None:
         tables = self.tables

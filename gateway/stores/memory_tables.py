@@ -26,7 +26,7 @@ _V = TypeVar("_V")
 
 
 class Row(Struct, frozen=True):
-    """A message. `sent_at` is when it first had a seq, 0 = never; `deadline` is its own, 0 = none."""
+    """A message. `sent_at` is when it was first sent, 0 = never; `deadline` is its own, 0 = none."""
 
     id: int
     client: str
@@ -53,6 +53,7 @@ class Row(Struct, frozen=True):
     via: str = ""
     why: str = ""
     replayed: int = 0
+    pid: int = 0
 
 
 class Known(Struct, frozen=True):
@@ -213,7 +214,12 @@ def _waiting(tables: Tables, read: ReadWaiting) -> list[Item]:
     rows = (
         row
         for row in tables.messages.of_live()
-        if row.hold == _WAITING and row.client == read.client and row.lane == read.lane
+        if row.hold == _WAITING
+        and row.client == read.client
+        and row.lane == read.lane
+        and row.id > read.after
+        and not ((read.bare or read.fresh) and row.kind != Kind.MESSAGE)
+        and not (read.fresh and (row.status or row.marks))
     )
     return [item_of(row) for row in _first(read.limit, rows)]
 

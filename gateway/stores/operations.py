@@ -43,6 +43,7 @@ SETTABLE = frozenset(
         "tries",
         "crashes",
         "chain",
+        "sent_at",
         "ended_at",
         "via",
         "why",

@@ -26,7 +26,7 @@ DELETE FROM dedup WHERE (publisher,key) IN (
 # a tombstone keeps id, lane, kind, status and times
 _BURY = """
 UPDATE messages SET client='', sender='', hold=0, chain=0, eno=0, seq=0, due=0, deadline=0, marks=0, tries=0,
-  crashes=0, via='', why='', collapse=NULL, replayed=0, extra=NULL, crc=0, body=NULL,
+  crashes=0, via='', why='', collapse=NULL, replayed=0, extra=NULL, crc=0, body=NULL, pid=0,
   ended_at=iif(status<4,?1,ended_at), status=iif(status<4,9,status)
 WHERE id IN (SELECT value FROM json_each(?2))
 """

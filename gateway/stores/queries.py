@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gateway.commit import Event, MessageView
+from gateway.ids import MAX_ID, TIME_SHIFT
 from gateway.model import Kind
 from gateway.stores.rows import (
     BARE,
@@ -14,7 +16,9 @@ from gateway.stores.rows import (
     WHOLE_ROW,
     Reader,
     chain_row,
+    chunks,
     decode_data,
+    encode_json,
     fetch,
     ids_json,
 )
@@ -24,6 +28,11 @@ SLICE = 10_000
 
 _TIMES = ",sent_at,ended_at,replayed"
 _IDS = "(SELECT value FROM json_each(?))"
+_LATEST = f"""
+SELECT sender, pid, max(id) AS id FROM messages
+WHERE id>=? AND id<? AND pid>0 AND kind=0 AND at>=? AND sender IN {_IDS} GROUP BY sender, pid
+"""  # noqa: S608
+_ITEMS = f"SELECT {WHOLE_ROW} FROM messages WHERE id IN {_IDS}"  # noqa: S608
 
 
 class Page(NamedTuple):
@@ -31,6 +40,35 @@ class Page(NamedTuple):
 
     views: list[MessageView]
     before: int
+
+
+class Uplinks:
+    """What `uplinks` has found: client -> packet id -> (id, body). It goes on with ids below `before`; 0 = the end
+    was reached. `left`: how many packet ids of each client are still looked for.
+    """
+
+    __slots__ = ("before", "floor", "found", "left", "seen", "since")
+
+    def __init__(self, clients: list[str], since: int, last: int) -> None:
+        self.left = dict.fromkeys(clients, last)
+        self.since = since
+        self.floor = since << TIME_SHIFT  # no message accepted since then has a lower id
+        self.before = MAX_ID if clients else 0
+        self.found: dict[str, dict[int, tuple[int, bytes]]] = {}
+        self.seen: set[tuple[str, int]] = set()
+
+    def newest(self, rows: list[list[Any]]) -> dict[int, tuple[str, int]]:
+        """Of rows (client, packet id, id) those that count: id -> (client, packet id)."""
+        fresh: dict[int, tuple[str, int]] = {}
+        for client, pid, id in sorted(rows, key=itemgetter(2), reverse=True):
+            if (client, pid) in self.seen or client not in self.left:
+                continue
+            self.seen.add((client, pid))
+            fresh[id] = client, pid
+            self.left[client] -= 1
+            if not self.left[client]:
+                del self.left[client]
+        return fresh
 
 
 class Queries:
@@ -118,6 +156,25 @@ class Queries:
             "SELECT id,digest FROM dedup WHERE publisher=? AND key=?", (publisher, key)
         ).fetchall()
         return found[0] if found else None
+
+    def uplinks(self, asked: Uplinks) -> None:
+        """One slice. A message that is corrupt is left out, and so is what it followed: it is not the latest."""
+        conn = self._conn
+        conn.execute("BEGIN")
+        try:
+            floor = max(self._floor("id<?", asked.before), asked.floor)
+            wanted = encode_json(list(asked.left)).decode()
+            latest = fetch(conn, "sender,pid,id", _LATEST, (floor, asked.before, asked.since, wanted))
+            fresh = asked.newest(latest)
+            for some in chunks(list(fresh)):
+                for row in fetch(conn, WHOLE, _ITEMS, (ids_json(some),)):
+                    item, _ = self._reader.item(row)
+                    client, pid = fresh[item.id]
+                    if item.body is not None:
+                        asked.found.setdefault(client, {})[pid] = item.id, item.body
+        finally:
+            conn.execute("COMMIT")
+        asked.before = floor if floor > asked.floor and asked.left else 0
 
     def _view(self, row: Sequence[Any]) -> MessageView:
         sent_at, ended_at, replayed = row[-3:]

@@ -19,9 +19,11 @@ from gateway.stores.rows import (
 )
 
 _IDS = "(SELECT value FROM json_each(?))"
-_WAITING = (
-    f"SELECT {WHOLE_ROW} FROM messages WHERE hold=1 AND client=? AND lane=? AND id>? ORDER BY id LIMIT ?"  # noqa: S608
-)
+# the index that leads to them does not tell a message from a status report: it would cost every insert
+_OF_LANE = f"SELECT {WHOLE_ROW} FROM messages WHERE hold=1 AND client=? AND lane=? AND id>?"  # noqa: S608
+_WAITING = f"{_OF_LANE} ORDER BY id LIMIT ?"
+_BARE_WAITING = f"{_OF_LANE} AND kind=0 ORDER BY id LIMIT ?"
+_FRESH_WAITING = f"{_OF_LANE} AND kind=0 AND status=0 AND marks=0 ORDER BY id LIMIT ?"
 _ITEMS = f"SELECT {WHOLE_ROW} FROM messages WHERE id IN {_IDS}"  # noqa: S608
 _DUE = f"SELECT {BARE_ROW} FROM messages WHERE due>0 AND due<=? ORDER BY due,id LIMIT ?"  # noqa: S608
 # what waits for deliver_at was never sent; what was sent waits for the delay of a nack, which no chain minds
@@ -81,10 +83,14 @@ class Reads:
 
     def _waiting(self, read: ReadWaiting) -> None:
         """Corrupt rows are passed over: what stands behind them must not wait for them."""
-        after = 0
+        source, after = _WAITING, read.after
+        if read.fresh:
+            source = _FRESH_WAITING
+        elif read.bare:
+            source = _BARE_WAITING
         while len(read.items) < read.limit:
             left = read.limit - len(read.items)
-            rows = self._fetch(WHOLE, _WAITING, (read.client, read.lane, after, left))
+            rows = self._fetch(WHOLE, source, (read.client, read.lane, after, left))
             read.items += self._good(rows)
             if len(rows) < left:
                 break

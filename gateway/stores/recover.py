@@ -62,13 +62,14 @@ def _sessions(conn: sqlite3.Connection, following: dict[str, int]) -> list[Sessi
     return [
         SessionRow(
             client, epoch, eno, following[client], presented, issued, away_since, created, seen,
-            Missed(expired, superseded, dead),
+            Missed(expired, superseded, dead), sub, keep,
         )
         for (
-            client, epoch, eno, presented, issued, away_since, created, seen, expired, superseded, dead,
+            client, epoch, eno, presented, issued, away_since, created, seen, expired, superseded, dead, sub, keep,
         ) in conn.execute(
             """
-            SELECT client,epoch,eno,token_presented,token_issued,away_since,created,seen,expired,superseded,dead
+            SELECT client,epoch,eno,token_presented,token_issued,away_since,created,seen,expired,superseded,dead,
+              sub,keep
             FROM sessions ORDER BY client
             """
         )

@@ -121,6 +121,12 @@ VERSION_1 = (
     "CREATE INDEX dedup_at ON dedup(at)",
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
 )
+# A 0 behind `body` takes one byte, in the row's header: whether a row has a packet id is told without reading its body.
+VERSION_2 = (
+    "ALTER TABLE messages ADD COLUMN pid INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE sessions ADD COLUMN sub INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE sessions ADD COLUMN keep INTEGER NOT NULL DEFAULT -1",
+)
 
 Migration = Callable[[sqlite3.Connection], None]
 
@@ -132,8 +138,13 @@ def _create(conn: sqlite3.Connection) -> None:
     conn.execute("INSERT INTO meta VALUES ('floor',0),('rows',0),('trace_root',?)", (secrets.token_hex(8),))
 
 
-# the n-th makes version n + 1 of version n; version 0 is an empty file
-MIGRATIONS: tuple[Migration, ...] = (_create,)
+def _mqtt(conn: sqlite3.Connection) -> None:
+    for statement in VERSION_2:
+        conn.execute(statement)
+
+
+# the n-th, counted from 0, makes version n + 1 of version n; version 0 is an empty file, which goes through all
+MIGRATIONS: tuple[Migration, ...] = (_create, _mqtt)
 
 
 def migrate(conn: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -31,7 +31,7 @@ import structlog
 
 from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import ConfigError, StoreFailed
-from gateway.stores.queries import Page, Queries
+from gateway.stores.queries import Page, Queries, Uplinks
 from gateway.stores.recover import recover
 from gateway.stores.rows import Reader
 from gateway.stores.schema import FILE, MIGRATIONS, Migration, connect_reader, connect_writer, lock, migrate
@@ -199,6 +199,15 @@ class SqliteStore:
 
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         return await self._query(lambda queries: queries.find_key(publisher, key))
+
+    async def uplinks(
+        self, clients: list[str], since: int, last: int
+    ) -> dict[str, dict[int, tuple[int, bytes]]]:
+        """See ports.Store. Clients without any are left out. Others' queries come between the slices."""
+        asked = Uplinks(clients, since, last)
+        while asked.before:
+            await self._query(lambda queries: queries.uplinks(asked))
+        return asked.found
 
     # -- the writer thread -----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ _QUEUED, _SENT = int(Status.QUEUED), int(Status.SENT)
 
 _INSERT = (
     "INSERT INTO messages(id,client,sender,lane,kind,hold,status,chain,eno,seq,at,due,expire,deadline,sent_at,"
-    "collapse,extra,crc,body) VALUES "
+    "collapse,extra,crc,body,pid) VALUES "
 )
 _SETTLE = """
 UPDATE messages SET hold=0, due=0, status=iif(status<4,?1,status), ended_at=iif(status<4,?2,ended_at),
@@ -151,14 +151,14 @@ class Writer:
                 eno, seq, sent_at = item.eno, counters.next[client], at
                 counters.bound(client, seq + 1, id)
             else:
-                hold, due = _WAITING, due or item.expire
+                hold, due = _WAITING, min(due or item.expire, item.expire)
             self._placed.append((item, hold, eno, seq, status))
         extra = encode_json(x) if x is not None else None
         crc = checksum(id, client, item.sender, item.lane, item.kind, item.at, item.expire, extra, item.body)
         return (
             id, client, item.sender, item.lane, item.kind, hold, status, item.chain, eno, seq, item.at, due,
             item.expire, (x.deadline or 0) if x is not None else 0, sent_at, x.collapse if x is not None else None,
-            extra, crc, item.body,
+            extra, crc, item.body, item.pid,
         ), hold  # fmt: skip
 
     def _current(self, item: Item) -> bool:

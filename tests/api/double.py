@@ -205,7 +205,10 @@ class HubDouble:
     def keep(self, pub: Publish, sender: str, **row: Any) -> MessageView:
         """Put a message into the store; `row` are columns of its Item."""
         now = self.scheduler.now()
-        x = Extra(type=pub.type, meta=pub.meta, trace=pub.trace, notify=None, fallback=pub.fallback)
+        x = Extra(
+            type=pub.type, meta=pub.meta, trace=pub.trace, notify=None, fallback=pub.fallback, reply_to=pub.reply_to,
+            correlation=pub.correlation,
+        )  # fmt: skip
         body = bytes(pub.body) if pub.body is not UNSET else b"null"
         item = Item(
             self._ids.next(now), pub.to, sender, LANES[pub.priority], now, now + int(pub.ttl * 1000), body, x

@@ -1,14 +1,19 @@
 """Clients: listing, record, tokens, disconnecting."""
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
+from msgspec.structs import replace
 
+from gateway.auth import Authenticator
+from gateway.config import Config, Mqtt
 from gateway.model import ClientRecord, ClientRow
 from tests.api.double import HubDouble
-from tests.api.support import READER, SENDER, Caller
+from tests.api.support import ADMIN, READER, SENDER, Caller, serving
 
 AsKey = Callable[[str | None], Caller]
 AsClient = Callable[..., Caller]
@@ -103,6 +108,34 @@ async def test_a_token_is_minted(api: Caller, as_key: AsKey) -> None:
     assert (reply.json["client"], reply.json["websocket"]) == ("alice", {"path": "/ws"})
     alice = as_key(reply.json["token"])
     assert (await alice("POST", "/v1/messages", {"to": "bob", "body": 1})).status == 202
+
+
+async def test_a_token_comes_with_the_settings_for_mqtt(api: Caller) -> None:
+    """On the default prefix; `part` is crc32 of the client id modulo 64."""
+    assert zlib.crc32(b"alice") % 64 == 7
+    assert (await api("POST", "/v1/clients/alice/token")).json["mqtt"] == {
+        "path": "/mqtt",
+        "client_id": "alice",
+        "username": "alice",
+        "part": "07",
+        "plain": {"subscribe": "gw/v1/m/alice", "publish": "gw/v1/u/07/alice/to/{address}"},
+        "framed": {"subscribe": "gw/v1/d/alice", "publish": "gw/v1/u/07/alice"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "topic"), [(Mqtt(prefix="a/b"), "a/b/m/alice"), (Mqtt(listen=""), None)], ids=["prefix", "off"]
+)
+async def test_the_settings_follow_the_configuration(
+    hub: HubDouble, authenticator: Authenticator, config: Config, mqtt: Mqtt, topic: str | None
+) -> None:
+    async with (
+        serving(hub, authenticator, replace(config, mqtt=mqtt)) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        api = Caller(session, f"http://127.0.0.1:{server.port}", ADMIN)
+        told = (await api("POST", "/v1/clients/alice/token")).json["mqtt"]
+    assert (told and told["plain"]["subscribe"]) == topic
 
 
 async def test_a_token_by_default_is_good_for_an_hour(api: Caller) -> None:

@@ -29,11 +29,13 @@ async def test_a_message_with_its_timeline(api: Caller, hub: HubDouble) -> None:
     view = hub.keep(
         Publish(
             to="alice", body=Raw(b'{"n":1.0}'), type="greeting", priority="high", ttl=60,
-            fallback=["hook"], meta={"a": "b"},
+            fallback=["hook"], meta={"a": "b"}, reply_to="bob", correlation="AQI=",
         ),
         "bob",
         status=Status.PROVIDER_DELIVERED, hold=Hold.NONE, via="hook", marks=2, tries=1,
     )  # fmt: skip
+    assert view.item.x is not None
+    view.item.x.possible_dup = "38G3ZQ9CR0000"
     at = view.item.at
     view.sent_at, view.ended_at = at + 5, at + 30
     view.events = [
@@ -57,6 +59,9 @@ async def test_a_message_with_its_timeline(api: Caller, hub: HubDouble) -> None:
         "type": "greeting",
         "meta": {"a": "b"},
         "fallback": ["hook"],
+        "reply_to": "bob",
+        "correlation": "AQI=",
+        "possible_dup": "38G3ZQ9CR0000",
         "via": "hook",
         "redelivered": 2,
         "unacked": 1,

@@ -43,13 +43,18 @@ def test_every_command_and_option_is_told() -> None:
 
 def bounded() -> Iterator[tuple[str, FieldInfo]]:
     """Every number of the configuration, by its key."""
-    for table in fields(Config):
-        kind = get_args(table.type)[0]
+    yield from numbers(Config, "")
+    yield from numbers(Webhook, "")
+
+
+def numbers(table: type[Table], at: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Those of a table and of the tables in it."""
+    for f in fields(table):
+        kind = get_args(f.type)[0]
         if isinstance(kind, type) and issubclass(kind, Table):
-            yield from (
-                (f"{table.name}.{f.name}", f) for f in fields(kind) if get_args(f.type)[0] in {int, float}
-            )
-    yield from ((f.name, f) for f in fields(Webhook) if get_args(f.type)[0] in {int, float})
+            yield from numbers(kind, f"{at}{f.name}.")
+        elif kind in {int, float}:
+            yield f"{at}{f.name}", f
 
 
 def spellings(value: float) -> set[str]:

@@ -26,7 +26,11 @@ from tests.cli.support import blocks, certificate, text
 
 BOT_GATEWAY = [sys.executable, "-m", "gateway"]
 TIMEOUT = 60.0
-FREE_PORTS = {"BOTGW_HTTP__LISTEN": "127.0.0.1:0", "BOTGW_WEBSOCKET__LISTEN": "127.0.0.1:0"}
+FREE_PORTS = {
+    "BOTGW_HTTP__LISTEN": "127.0.0.1:0",
+    "BOTGW_WEBSOCKET__LISTEN": "127.0.0.1:0",
+    "BOTGW_MQTT__LISTEN": "127.0.0.1:0",
+}
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:

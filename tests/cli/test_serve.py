@@ -21,7 +21,7 @@ Run = Callable[[Path | None, Mapping[str, str], Callable[[Ready], None]], int]
 
 def ready(ws: str = "ws://127.0.0.1:8080/ws", api: str = "http://127.0.0.1:8081") -> Ready:
     config, bootstrap = prepare(load(None, {}))
-    return Ready(ws, api, config, bootstrap)
+    return Ready(ws, api, "mqtt://127.0.0.1:1883", config, bootstrap)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -38,6 +38,7 @@ async def test_where_it_listens_and_what_to_try(cli: Runner, monkeypatch: pytest
     assert (result.code, result.err) == (0, "")
     lines = [line.strip() for line in result.out.strip().splitlines()]
     assert "WebSocket  ws://127.0.0.1:8080/ws" in lines
+    assert "MQTT       mqtt://127.0.0.1:1883" in lines
     assert "HTTP API   http://127.0.0.1:8081" in lines
     assert "data       data, made now with its secrets (secrets.toml)" in lines
     assert lines[-3:] == [
@@ -57,6 +58,7 @@ async def test_as_json(cli: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.code == 1
     (told,) = result.json
     assert told["api"] == "http://127.0.0.1:8081"
+    assert told["mqtt"] == "mqtt://127.0.0.1:1883"
     assert told["data_dir"] == "data"
 
 

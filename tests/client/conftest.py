@@ -16,9 +16,11 @@ from gateway.client import Client
 from gateway.client.frames import Codec
 from gateway.client.message import Message
 from gateway.client.outbox import Receipt
-from gateway.client.session import Options, Session
+from gateway.client.session import Session
 from gateway.client.state import Snapshot
+from gateway.client.values import Options
 from gateway.wire import PubEntry
+from tests.client.mqtt_server import ScriptedServer, serving
 
 Frame = dict[str, Any]
 
@@ -43,9 +45,12 @@ def entry(seq: int, **fields: Any) -> Frame:
 
 
 class Talk:
-    """A session, the clock it is told, and its frames as dicts."""
+    """A session, the clock it is told, and its frames as dicts. With a `nonce` it is one over MQTT."""
 
-    def __init__(self, snapshot: Snapshot | None = None, seed: int = 1, **options: Any) -> None:
+    def __init__(
+        self, snapshot: Snapshot | None = None, seed: int = 1, nonce: str = "", **options: Any
+    ) -> None:
+        self.nonce = nonce
         self.now = 100.0
         self.woken = 0
         self.answers: list[Any] = []
@@ -65,15 +70,19 @@ class Talk:
 
     def connect(self, token: str = "jwt") -> Frame:
         """A transport opens; what `hello` says."""
-        self.session.connected(token, self.now)
+        self.session.connected(token, self.now, self.nonce)
         (hello,) = self.out()
         return hello
 
     def open(self, **fields: Any) -> Frame:
         """Connect and be welcomed; what `hello` said."""
         hello = self.connect()
-        self.feed(welcome_frame(**fields))
+        self.welcome(**fields)
         return hello
+
+    def welcome(self, **fields: Any) -> None:
+        nonce = {"c": self.nonce} if self.nonce else {}
+        self.feed(welcome_frame(**(nonce | fields)))
 
     def drop(self, code: int = 1006, reason: str = "") -> Any:
         return self.session.ended(code, reason, self.now)
@@ -226,6 +235,14 @@ async def scripted() -> AsyncIterator[ScriptedGateway]:
 @pytest.fixture
 async def gateway() -> AsyncIterator[ScriptedGateway]:
     async with scripted() as one:
+        yield one
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedServer]:
+    """An MQTT server that is played by hand. It takes no `bye`, unless the test does: clients are quick to leave."""
+    monkeypatch.setattr("gateway.client.mqtt.CLOSE_TIMEOUT", 0.05)
+    async with serving() as one:
         yield one
 
 

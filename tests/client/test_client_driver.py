@@ -24,7 +24,7 @@ from gateway.client import (
     TokenExpired,
 )
 from gateway.client.frames import Codec
-from gateway.client.transport import opener
+from gateway.client.transport import Device, opener
 
 
 async def test_messages_come_and_acks_leave_together(gateway: Any) -> None:
@@ -136,7 +136,7 @@ async def test_a_gateway_without_a_sign_of_life_is_asked_and_left(gateway: Any) 
 
 
 async def test_websocket_pings_of_the_gateway_are_signs_of_life(gateway: Any) -> None:
-    link = await opener(gateway.url, Codec("json"))()
+    link = await opener(gateway.url, Codec("json"), None, Device("", "jwt", ""))("jwt")
     peer = await gateway.accept()
     before = link.heard
     await (await peer.connection.ping())
@@ -287,8 +287,7 @@ async def test_no_gateway_in_time(unused_tcp_port: int) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("mqtt://127.0.0.1", "unknown scheme 'mqtt'.*ws, wss"),
-        ("http://127.0.0.1", "unknown scheme 'http'.*ws, wss"),
+        ("http://127.0.0.1", "unknown scheme 'http'.*ws, wss, mqtt, mqtts"),
         ("127.0.0.1:80", "unknown scheme"),
         ("ws:///ws", "names no host"),
         ("ws://127.0.0.1/#x", "not a WebSocket URL"),

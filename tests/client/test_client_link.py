@@ -17,6 +17,8 @@ from gateway.client.transport import Link, LinkClosed
 class FakeLink:
     """Welcomes at once; `send` may hang, and `heard` is what the test says."""
 
+    nonce = ""
+
     def __init__(
         self, heartbeat: float, *, resumed: bool, hangs_on: str, heard: Callable[[], float] | None
     ) -> None:
@@ -58,7 +60,7 @@ def over(client: Client, links: list[FakeLink]) -> Client:
     """The client over these links, one after the other."""
     waiting = iter(links)
 
-    async def open_link() -> Link:
+    async def open_link(_: str) -> Link:
         return next(waiting)
 
     client._open = open_link

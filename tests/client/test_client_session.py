@@ -9,7 +9,7 @@ from gateway.client import errors
 from gateway.client.comeback import CAP, LONGEST
 from gateway.client.errors import ClientClosed
 from gateway.client.frames import BadFrame
-from gateway.client.session import Leave, Reading
+from gateway.client.values import Leave, Reading
 
 
 def test_the_first_hello_has_no_session_to_resume(new_talk: Any) -> None:

@@ -101,10 +101,11 @@ class Kit:
         chain: int = 0,
         x: Extra | None = None,
         kind: int = 0,
+        pid: int = 0,
     ) -> Item:
         self.ids = max(self.ids + 1, id)
         item = Item(id or self.ids, client, sender, lane, at, expire, body, x, kind, chain)
-        item.hold, item.eno, item.due = hold, eno, due
+        item.hold, item.eno, item.due, item.pid = hold, eno, due, pid
         return item
 
     def add(self, client: str = "alice", hold: int = WAITING, **columns: Any) -> Item:
@@ -298,7 +299,7 @@ def dump_sqlite(path: Path, following: dict[str, int]) -> dict[str, Any]:
 
 SLOTS = (
     "id", "client", "sender", "lane", "at", "expire", "body", "x", "kind", "chain", "hold", "status", "due", "eno",
-    "seq", "marks", "tries", "crashes", "written", "why", "via",
+    "seq", "marks", "tries", "crashes", "written", "why", "via", "pid",
 )  # fmt: skip
 
 

@@ -56,6 +56,16 @@ def test_a_message_for_an_epoch_that_is_not_there_waits(kit: Kit, eno: int) -> N
     assert kit.reopen().sessions[0].next == 1
 
 
+def test_the_packet_id_is_kept_and_not_read_back(kit: Kit) -> None:
+    kit.session()
+    items = [kit.item(pid=65_535), kit.item("alice", BOUND, eno=1, pid=1), kit.item()]
+    kit.do(appends=items)
+    kit.crash()
+    assert [kit.row(i.id)["pid"] for i in items] == [65_535, 1, 0]
+    assert [i.pid for i in kit.read(ReadItems([1, 2, 3], nothing)).items] == [0, 0, 0]
+    assert [i.pid for i in kit.known.windows["alice"]] == [0]
+
+
 def test_an_id_that_is_there_already_fails_the_commit_whole(kit: Kit) -> None:
     first = kit.add()
     kit.session()

@@ -2,8 +2,20 @@
 
 import pytest
 
-from gateway.commit import Change, Event, Gap, Note, PutSession, ReadChain, ReadItems, ReadWaiting, Unbind
-from gateway.model import ChainRow, Item, Missed, Status
+from gateway.commit import (
+    Change,
+    DropDead,
+    Event,
+    Gap,
+    Note,
+    PutSession,
+    ReadChain,
+    ReadDue,
+    ReadItems,
+    ReadWaiting,
+    Unbind,
+)
+from gateway.model import ChainRow, Extra, Item, Missed, SessionRow, Status
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit, failed
 
 
@@ -69,6 +81,20 @@ class TestWhenItApplies:
         changes = [Change(i.id, (WAITING,), {"hold": NONE}, unbound=True) for i in (never, once)]
         kit.do(*changes)
         assert [c.ok for c in changes] == [True, False]
+
+    def test_by_whether_it_was_sent_without_one(self, kit: Kit) -> None:
+        """A broker's custody: neither cancelled nor collapsed, unless it is put back."""
+        x = Extra(collapse="c")
+        sent, back = kit.add(x=x), kit.add(x=x, sender="other")
+        for item in (sent, back):
+            kit.do(Change(item.id, (WAITING,), {"status": 1, "marks": 1, "sent_at": 100}))
+        kit.do(Change(back.id, (WAITING,), {"status": 0, "marks": 0, "sent_at": 0}, was=1))
+        commit = kit.do(appends=[kit.item(x=x), kit.item(x=x, sender="other")])
+        assert commit.collapsed == [(1, back.id)]
+        change = Change(sent.id, (WAITING,), {"hold": NONE}, unbound=True)
+        kit.do(change)
+        assert not change.ok
+        assert kit.row(sent.id)["sent_at"] == 100
 
     def test_not_without_a_row(self, kit: Kit) -> None:
         change = Change(77, (WAITING,), {}, event=Event(77, 1, "x"), gap=Gap("alice", 1, 1, 77, "dead"))
@@ -244,6 +270,79 @@ class TestWhatComesWithIt:
             Event(item.id, 120, "changed"),
             Event(item.id, 120, "after"),
         ]
+
+
+class TestReportsThatWaitAgain:
+    """A plain MQTT session has no frame for a status report that was bound to it."""
+
+    def bound(self, kit: Kit) -> list[Item]:
+        """Both bound, beside a message that is."""
+        kit.session("backend")
+        item = kit.item("backend", BOUND, eno=1)
+        reports = [kit.item("backend", kind=1, expire=900, body=b'{"n":%d}' % n) for n in range(2)]
+        kit.do(appends=[item, *reports], binds=[("backend", 1, reports)])
+        assert [i.seq for i in (item, *reports)] == [1, 2, 3]
+        return reports
+
+    def waiting(self, kit: Kit) -> list[tuple[int, int, int, bytes | None, int]]:
+        read = kit.read(ReadWaiting("backend", 2, 9, nothing))
+        assert {(i.hold, i.kind, i.eno) for i in read.items} == {(WAITING, 1, 0)}
+        return [(i.id, i.due, i.seq, i.body, i.marks) for i in read.items]
+
+    def test_of_an_epoch_that_goes_on(self, kit: Kit) -> None:
+        reports = self.bound(kit)
+        changes = [Change(r.id, (BOUND,), {"hold": WAITING, "due": r.expire}) for r in reports]
+        kit.do(*changes)
+        assert [c.ok for c in changes] == [True, True]
+        assert self.waiting(kit) == [(r.id, 900, 0, r.body, 0) for r in reports]
+        assert kit.read(ReadWaiting("backend", 2, 9, nothing, bare=True)).items == []
+        assert [i.id for i in kit.read(ReadDue(900, 9, nothing)).items] == [r.id for r in reports]
+        known = kit.crash()
+        assert [i.seq for i in known.windows["backend"]] == [1]
+        assert (known.waiting, known.sessions[0].next, known.next_due) == ({"backend": 2}, 4, 900)
+        kit.do(binds=[("backend", 1, reports)])
+        assert [r.seq for r in reports] == [4, 5]
+        assert kit.crash().sessions[0].next == 6
+
+    def test_of_an_epoch_that_is_over(self, kit: Kit) -> None:
+        reports = self.bound(kit)
+        kit.do(Unbind("backend", [r.id for r in reports]), PutSession(SessionRow("backend", "new", 2)))
+        assert self.waiting(kit) == [(r.id, 900, 0, r.body, 1) for r in reports]
+        known = kit.crash()
+        assert known.waiting["backend"] >= 2
+        assert known.sessions[0].next == 1
+        kit.do(binds=[("backend", 2, reports)])
+        assert [r.seq for r in reports] == [1, 2]
+
+
+async def test_appended_and_dead_in_one_commit(kit: Kit) -> None:
+    """What can never be delivered is its publisher's dead letter, though nobody waited for it."""
+    item = kit.item("nobody", LATER, sender="alice", due=900, pid=7)
+    values: dict[str, int | str | None] = {
+        "hold": NONE, "status": int(Status.DEAD), "ended_at": 130, "why": "address_forbidden", "due": 0,
+    }  # fmt: skip
+    change = Change(item.id, (LATER,), values, event=Event(item.id, 130, "refused", {"code": "address"}))
+    due, waiting = ReadDue(FAR, 9, nothing), ReadWaiting("nobody", 2, 9, nothing)
+    kit.do(change, appends=[item], reads=[due, waiting], at=130)
+    assert change.ok
+    assert (due.items, due.next_due, waiting.items) == ([], 0, [])
+    known = kit.crash()
+    assert (known.rows, known.waiting, known.next_due) == (1, {}, 0)
+    asked: tuple[tuple[str | None, str | None], ...] = ((None, None), ("nobody", "address_forbidden"))
+    for to, why in asked:
+        (view,) = await kit.store.dead_letters(to, why, 1 << 62, 9, False)
+        found = view.item
+        assert (found.id, found.client, found.sender, found.body) == (item.id, "nobody", "alice", item.body)
+        assert (found.hold, found.status, found.why) == (NONE, Status.DEAD, "address_forbidden")
+        assert (view.sent_at, view.ended_at) == (0, 130)
+        assert [e.kind for e in view.events] == ["refused"]
+    assert await kit.store.dead_letters(None, "unacked", 1 << 62, 9, False) == []
+    (view,) = await kit.store.messages("nobody", "alice", (int(Status.DEAD),), 1 << 62, 9)
+    assert view.item.id == item.id
+    assert await kit.store.uplinks(["alice"], 0, 1000) == {"alice": {7: (item.id, item.body)}}
+    drop = DropDead(None)
+    kit.do(drop)
+    assert drop.count == 1
 
 
 def test_a_claimed_message_s_row(kit: Kit) -> None:

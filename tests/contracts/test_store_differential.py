@@ -2,6 +2,7 @@
 very rows that the naive store of dictionaries holds, and has told the same.
 """
 
+import asyncio
 import tempfile
 from pathlib import Path
 from random import Random
@@ -37,7 +38,7 @@ from gateway.commit import (
     Unbind,
 )
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
-from gateway.stores import counters
+from gateway.stores import counters, queries
 from tests.contracts.storekit import (
     BOUND,
     CLAIMED,
@@ -110,6 +111,7 @@ class Twins:
         lane, at = rng.randint(0, 3), self.world.now
         item = Item(id, client, rng.choice(("p", "q")), lane, at, at + 50, body, x, int(rng.random() < 0.1))
         item.chain = rng.randint(0, 2)
+        item.pid = rng.choice((0, 1, 2, 65_535))
         item.hold = hold
         item.due = rng.choice((0, self.some_time()))
         if hold == BOUND:
@@ -185,7 +187,7 @@ class Twins:
             columns = {"hold": rng.choice((NONE, WAITING, BOUND, LATER, CLAIMED, CLAIMED))}
             for name, values in {
                 "status": range(11), "due": (0, self.some_time(), None), "chain": range(3), "marks": range(3),
-                "tries": range(3), "ended_at": (0, self.some_time()), "via": ("", "sms", None),
+                "tries": range(3), "sent_at": (0, 7), "ended_at": (0, self.some_time()), "via": ("", "sms", None),
                 "why": ("unacked", "a\0b"), "replayed": (0, 7), "seq": (0,), "eno": (0,),
             }.items():  # fmt: skip
                 if rng.random() < 0.25:
@@ -242,6 +244,8 @@ class Twins:
             self.some_time(),
             1,
             self.some_time(),
+            sub=rng.randint(0, 2),
+            keep=rng.choice((-1, 0, 60_000)),
         )
         return PutSession(row, rng.choice((None, None, True, False)))
 
@@ -282,7 +286,15 @@ class Twins:
         client, limit = rng.choice(CLIENTS), rng.randint(1, 4)
         return rng.choice(
             (
-                ReadWaiting(client, rng.randint(0, 3), limit, nothing),
+                ReadWaiting(
+                    client,
+                    rng.randint(0, 3),
+                    limit,
+                    nothing,
+                    bare=rng.random() < 0.5,
+                    fresh=rng.random() < 0.3,
+                    after=rng.choice((0, 0, self.some_id())),
+                ),
                 ReadChainable(client, rng.choice((0, self.some_id())), self.some_time(), limit, nothing),
                 ReadItems(self.some_ids(), nothing),
                 ReadDue(self.some_time(), limit, nothing),
@@ -322,6 +334,14 @@ class World(RuleBasedStateMachine):
         expected, found = (told(commit) for commit in twins.commits)
         assert found == expected
 
+    @rule(last=st.sampled_from((1, 2, 1000)))
+    def ask(self, last: int) -> None:
+        async def uplinks(kit: Kit) -> dict[str, dict[int, tuple[int, bytes]]]:
+            found: dict[str, dict[int, tuple[int, bytes]]] = await kit.store.uplinks(["p", "q", "r"], 0, last)
+            return found
+
+        assert asyncio.run(uplinks(self.sqlite)) == asyncio.run(uplinks(self.memory))
+
     @rule()
     def reopen(self) -> None:
         assert recovered(self.sqlite.reopen()) == recovered(self.memory.reopen())
@@ -359,4 +379,5 @@ def told(commit: Commit) -> dict[str, Any]:
 def test_both_stores_hold_and_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     # the floor moves every few rows
     monkeypatch.setattr(counters, "FLUSH_ROWS", 7)
+    monkeypatch.setattr(queries, "SLICE", 5)
     run_state_machine_as_test(World, settings=settings(max_examples=20, stateful_step_count=20))

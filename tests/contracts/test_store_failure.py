@@ -71,6 +71,14 @@ def test_nothing_works_before_it_is_open(tmp_path: Path) -> None:
     assert all(failed(error).definite for error in said)
 
 
+def test_a_call_that_nobody_runs_any_more_is_passed_over(sqlite: SqliteKit) -> None:
+    sqlite.store.close()
+    called: list[int] = []
+    sqlite.store._jobs.put(lambda: called.append(1))
+    assert failed(sqlite.submit(Commit())).definite
+    assert called == []
+
+
 class TestBoth:
     def test_everything_behind_a_failure_fails_until_it_is_opened(self, kit: Kit) -> None:
         first = kit.add()

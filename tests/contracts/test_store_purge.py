@@ -71,6 +71,15 @@ class TestSweep:
         assert [(op.purged, op.more) for op in ops] == [(0, True), (0, True), (1, False), (0, True)]
         assert last.id not in left(kit)
 
+    def test_a_slice_that_is_full_ends_where_it_is(self, kit: Kit) -> None:
+        items = [kit.add() for _ in range(4)]
+        for item in items[1:]:
+            end(kit, item, 110)
+        assert [(op.purged, op.more) for op in (sweep(kit, 200, limit=2) for _ in range(2))] == [
+            (2, True), (1, False),
+        ]  # fmt: skip
+        assert left(kit) == [items[0].id]
+
     def test_the_pass_ends_with_what_is_too_young(self, kit: Kit) -> None:
         old, young = kit.add(at=100), [kit.add(at=300) for _ in range(50)]
         for item in (old, *young):
@@ -225,6 +234,21 @@ class TestForget:
         assert [v.item.id for v in await kit.store.messages(None, None, None, 1 << 62, 50)] == [theirs.id]
         assert await kit.store.dead_letters(None, None, 1 << 62, 50, True) == []
         assert [i.id for i in kit.read(ReadItems([theirs.id], nothing)).items] == [theirs.id]
+
+    def test_what_is_others_stays(self, kit: Kit) -> None:
+        kit.session("bob")
+        item = kit.add("bob", BOUND, eno=1)
+        gap = Gap("bob", 1, 1, item.id, "dead")
+        row = ChainRow(item.id, "bob", ["hook"], "offline", 1)
+        key = KeyClaim("bob", "k", b"1", 100, 0)
+        kit.do(
+            Change(item.id, (BOUND,), {"hold": NONE}, gap=gap, claim=row), appends=[kit.item()], keys={0: key}
+        )
+        kit.do(Forget("alice", 200, 5))
+        dump = kit.dump()
+        assert (dump["gaps"], dump["chains"]) == ({("bob", 1): gap}, {item.id: row})
+        assert list(dump["keys"]) == [("bob", "k")]
+        assert [i.seq for i in kit.crash().windows["bob"]] == [1]
 
     def test_it_may_come_anew(self, kit: Kit) -> None:
         kit.session("alice", 1)

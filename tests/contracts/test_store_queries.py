@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import Change, Event, MessageView, Note
+from gateway.commit import Change, DropDead, Event, Forget, MessageView, Note
 from gateway.errors import StoreFailed
+from gateway.ids import IdMaker
 from gateway.model import ChainRow, Extra, Status
 from gateway.stores import queries
 from tests.contracts.storekit import BOUND, NONE, WAITING, Kit
@@ -135,6 +136,97 @@ class TestDeadLetters:
         assert ids(await rows.store.dead_letters(to, why, before, limit, replayed)) == expected
 
 
+class TestUplinks:
+    """Of each publisher the latest message under each packet id."""
+
+    async def test_the_latest_of_each(self, kit: Kit) -> None:
+        kit.session()
+        for n, (sender, pid) in enumerate(
+            (("a", 1), ("b", 1), ("a", 2), ("a", 1), ("c", 1), ("a", 0), ("b", 65_535), ("a", 3), ("a", 2))
+        ):
+            kit.add("alice", BOUND if n % 2 else WAITING, eno=1, sender=sender, pid=pid, body=b'"%d"' % n)
+        assert await kit.store.uplinks(["a", "b", "stranger", "a"], 0, 1000) == {
+            "a": {1: (4, b'"3"'), 2: (9, b'"8"'), 3: (8, b'"7"')},
+            "b": {1: (2, b'"1"'), 65_535: (7, b'"6"')},
+        }
+        assert await kit.store.uplinks(["stranger"], 0, 1000) == {}
+        assert await kit.store.uplinks([], 0, 1000) == {}
+
+    async def test_only_the_last_packet_ids_count(self, kit: Kit) -> None:
+        for pid in (1, 2, 3, 2, 4):
+            kit.add(sender="a", pid=pid)
+        kit.add(sender="b", pid=9)
+        found = await kit.store.uplinks(["a", "b"], 0, 2)
+        assert {client: sorted(pids) for client, pids in found.items()} == {"a": [2, 4], "b": [9]}
+        assert found["a"][2][0] == 4
+
+    async def test_what_an_answered_commit_holds_is_found(self, kit: Kit) -> None:
+        for n in range(1, 6):
+            kit.add(pid=9)
+            assert await kit.store.uplinks(["backend"], 0, 1000) == {"backend": {9: (n, b'{"n":1}')}}
+        kit.crash()
+        assert await kit.store.uplinks(["backend"], 0, 1000) == {"backend": {9: (5, b'{"n":1}')}}
+
+    async def test_whatever_became_of_it(self, kit: Kit) -> None:
+        items = [kit.add(pid=n) for n in (1, 2, 3)]
+        kit.do(Change(items[0].id, (WAITING,), {"hold": NONE, "status": int(Status.DELIVERED)}))
+        kit.do(Change(items[1].id, (WAITING,), {"hold": NONE, "status": int(Status.CANCELLED)}))
+        assert set((await kit.store.uplinks(["backend"], 0, 1000))["backend"]) == {1, 2, 3}
+
+    async def test_messages_only(self, kit: Kit) -> None:
+        item = kit.add(pid=4)
+        kit.add(pid=4, kind=1)
+        kit.add(pid=5, kind=1)
+        assert await kit.store.uplinks(["backend"], 0, 1000) == {"backend": {4: (item.id, item.body)}}
+
+    @pytest.mark.parametrize(
+        ("since", "expected"),
+        [
+            (0, [1, 2, 3, 4]),
+            (5000, [1, 2, 3, 4]),
+            (5010, [2, 3, 4]),
+            (5011, [3, 4]),
+            (5013, [4]),
+            (5020, [4]),
+            (5021, []),
+        ],
+    )
+    async def test_since(self, kit: Kit, since: int, expected: list[int]) -> None:
+        ids = IdMaker()
+        # one that waited for its commit has an id above its time
+        for pid, at, made in ((1, 5000, 5000), (2, 5010, 5010), (3, 5011, 5015), (4, 5020, 5020)):
+            kit.add(pid=pid, at=at, id=ids.next(made))
+        found = (await kit.store.uplinks(["backend"], since, 1000)).get("backend", {})
+        assert sorted(found) == expected
+
+    async def test_an_older_use_counts_where_the_latest_is_for_somebody_else(self, kit: Kit) -> None:
+        first = kit.add(sender="a", pid=1)
+        second = kit.add(sender="b", pid=1)
+        assert await kit.store.uplinks(["a"], 0, 1000) == {"a": {1: (first.id, first.body)}}
+        assert await kit.store.uplinks(["b"], 0, 1000) == {"b": {1: (second.id, second.body)}}
+
+    async def test_what_was_deleted_is_not_found(self, kit: Kit) -> None:
+        dead, kept = kit.add(pid=1), kit.add("bob", pid=2)
+        forgotten = kit.add("carol", pid=3)
+        kit.do(Change(dead.id, (WAITING,), {"hold": NONE, "status": int(Status.DEAD)}), DropDead(None))
+        kit.do(Forget("carol", 200, 5))
+        assert await kit.store.uplinks(["backend", ""], 0, 1000) == {"backend": {2: (kept.id, kept.body)}}
+        assert kit.row(forgotten.id)["pid"] == 0
+
+    async def test_many_clients_in_one_pass(self, kit: Kit) -> None:
+        senders = [f"dev-{n}" for n in range(300)]
+        kit.do(appends=[kit.item(sender=sender, pid=pid) for pid in (1, 2, 1) for sender in senders])
+        found = await kit.store.uplinks(senders, 0, 1000)
+        body = b'{"n":1}'
+        assert found == {sender: {1: (601 + n, body), 2: (301 + n, body)} for n, sender in enumerate(senders)}
+
+    async def test_a_message_that_has_lost_its_body_hides_the_one_before(self, kit: Kit) -> None:
+        for pid, body in ((1, b"1"), (2, b"2"), (1, None)):
+            kit.add(pid=pid, body=body)
+        kit.add(sender="else", pid=1, body=None)
+        assert await kit.store.uplinks(["backend", "else"], 0, 1000) == {"backend": {2: (2, b"2")}}
+
+
 async def test_nothing_is_answered_while_the_store_is_away(kit: Kit) -> None:
     item = kit.add()
     commit = kit.do()
@@ -149,6 +241,7 @@ async def test_nothing_is_answered_while_the_store_is_away(kit: Kit) -> None:
         kit.store.messages(None, None, None, TOP, 1),
         kit.store.dead_letters(None, None, TOP, 1, True),
         kit.store.find_key("p", "k"),
+        kit.store.uplinks(["p"], 0, 1000),
     ):
         with pytest.raises(StoreFailed):
             await call

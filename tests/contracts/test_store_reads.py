@@ -11,6 +11,7 @@ from gateway.commit import (
     ReadDue,
     ReadItems,
     ReadWaiting,
+    Reclaim,
     Unbind,
 )
 from gateway.model import ChainRow, Extra
@@ -44,6 +45,44 @@ class TestWaiting:
         assert [(i.id, i.body) for i in read.items] == [(1, b'"0"'), (3, b'"2"')]
         assert ids(kit.read(ReadWaiting("alice", 1, 9, nothing))) == [1, 3, 6]
         assert ids(kit.read(ReadWaiting("carol", 1, 9, nothing))) == []
+
+    def test_bare_of_status_reports(self, kit: Kit) -> None:
+        for kind in (0, 1, 1, 0, 1, 0, 0, 1):
+            kit.add(kind=kind)
+        assert ids(kit.read(ReadWaiting("alice", 2, 3, nothing, bare=True))) == [1, 4, 6]
+        assert ids(kit.read(ReadWaiting("alice", 2, 9, nothing, bare=True))) == [1, 4, 6, 7]
+        assert ids(kit.read(ReadWaiting("alice", 2, 3, nothing))) == [1, 2, 3]
+        assert ids(kit.read(ReadWaiting("alice", 1, 3, nothing, bare=True))) == []
+
+    def test_those_behind_an_id(self, kit: Kit) -> None:
+        for lane in (2, 1, 2, 2):
+            kit.add(lane=lane)
+        assert ids(kit.read(ReadWaiting("alice", 2, 9, nothing, after=1))) == [3, 4]
+        assert ids(kit.read(ReadWaiting("alice", 2, 1, nothing, after=3))) == [4]
+        assert ids(kit.read(ReadWaiting("alice", 2, 9, nothing, after=4))) == []
+
+    def test_fresh_is_what_was_never_sent_in_any_way(self, kit: Kit) -> None:
+        kit.session()
+        report, sent, nacked, bound, unbound, handed, back, late, fresh, last = (
+            kit.add("alice", BOUND if n in {3, 4} else WAITING, eno=1 if n in {3, 4} else 0, kind=int(n == 0))
+            for n in range(10)
+        )
+        chain = ChainRow(back.id, "alice", ["hook"], "offline", 100)
+        kit.do(
+            Change(sent.id, (WAITING,), {"status": 1, "marks": 1, "sent_at": 100}),
+            Change(nacked.id, (WAITING,), {"status": 0, "marks": 1}),
+            Change(handed.id, (WAITING,), {"hold": NONE, "status": 2}),
+            Change(back.id, (WAITING,), {"hold": NONE, "status": 2}, claim=chain),
+            Change(late.id, (WAITING,), {"status": 6}),
+        )
+        kit.do(Unbind("alice", [unbound.id]), Reclaim("alice", 100))
+        assert (kit.row(report.id)["kind"], kit.row(bound.id)["hold"]) == (1, BOUND)
+        assert kit.row(unbound.id)["hold"] == WAITING
+        read = kit.read(ReadWaiting("alice", 2, 9, nothing, fresh=True))
+        assert ids(read) == [back.id, fresh.id, last.id]
+        assert read.items[0].body is not None
+        assert ids(kit.read(ReadWaiting("alice", 2, 1, nothing, fresh=True, after=back.id))) == [fresh.id]
+        assert ids(kit.read(ReadWaiting("alice", 1, 9, nothing, fresh=True))) == []
 
     def test_large_bodies(self, kit: Kit) -> None:
         items = [kit.item(body=b'"' + bytes([65 + n]) * 200_000 + b'"') for n in range(5)]

@@ -12,7 +12,7 @@ from gateway.commit import (
     SettleGaps,
     Unbind,
 )
-from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status
+from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status, Sub
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit
 
 
@@ -168,6 +168,16 @@ class TestUnbind:
         kit.do(Change(item.id, (WAITING,), {"hold": NONE, "status": 8}, missed=("alice", "expired")))
         assert kit.reopen().sessions[0].missed == Missed(expired=1)
 
+    def test_others_and_what_is_held_no_more_are_left_alone(self, kit: Kit) -> None:
+        kit.session()
+        kit.session("bob")
+        bob, settled, waiting = kit.add("bob", BOUND, eno=1), kit.add("alice", BOUND, eno=1), kit.add()
+        end_with_gap(kit, bob)
+        kit.do(settles=[(settled.id, 4, 160, "ws")])
+        before = kit.dump()
+        kit.do(Unbind("alice", [settled.id, waiting.id, 99]), SettleGaps("alice", [1]))
+        assert kit.dump() == before
+
     def test_nothing_held(self, kit: Kit) -> None:
         kit.session()
         kit.do(Unbind("alice", []), Unbind("bob", []))
@@ -309,12 +319,20 @@ class TestMissed:
 
 class TestRows:
     def test_a_session_comes_back(self, kit: Kit) -> None:
-        row = SessionRow("alice", "e9", 4, 1, b"\x00\xff", b"new", 11, 12, 13, Missed(expired=7))
+        row = SessionRow("alice", "e9", 4, 1, b"\x00\xff", b"new", 11, 12, 13, Missed(expired=7), 2, 60_000)
         kit.do(PutSession(row))
         (found,) = kit.reopen().sessions
         row.missed = Missed()
         assert found == row
         assert found is not row
+
+    def test_what_mqtt_subscribed_to_is_written_with_every_row(self, kit: Kit) -> None:
+        kit.session()
+        kit.session("bob", sub=int(Sub.PLAIN), keep=0)
+        assert [(r.sub, r.keep) for r in kit.crash().sessions] == [(Sub.NONE, -1), (Sub.PLAIN, 0)]
+        kit.session(sub=int(Sub.FRAMED), keep=1 << 40)
+        kit.session("bob")
+        assert [(r.sub, r.keep) for r in kit.crash().sessions] == [(Sub.FRAMED, 1 << 40), (Sub.NONE, -1)]
 
     def test_its_next_seq_is_the_store_s_as_long_as_the_epoch_lasts(self, kit: Kit) -> None:
         kit.session()

@@ -15,22 +15,15 @@ from structlog.testing import capture_logs
 from gateway.commit import (
     Change,
     Commit,
-    Event,
-    KeyClaim,
-    PutSession,
     ReadChain,
     ReadChainable,
     ReadChains,
     ReadDue,
     ReadItems,
     ReadWaiting,
-    Reclaim,
-    SettleGaps,
-    Sweep,
-    Unbind,
 )
 from gateway.errors import ConfigError
-from gateway.model import ChainRow, Extra, Item, SessionRow
+from gateway.model import ChainRow, Extra, Item
 from gateway.stores import SqliteStore, counters, rows, schema, wal
 from gateway.stores.rows import bulk
 from tests.contracts.storekit import BOUND, NONE, WAITING, SqliteKit
@@ -95,40 +88,6 @@ def _try_to_open(data_dir: Path, said: Any) -> None:
         SqliteStore(data_dir, lambda call: call()).open()
     except ConfigError as error:
         said.put(error.detail)
-
-
-class TestMigration:
-    def test_an_older_file_becomes_a_newer_one(self, sqlite: SqliteKit) -> None:
-        item = sqlite.add()
-        sqlite.store.close()
-
-        def add_a_column(conn: sqlite3.Connection) -> None:
-            conn.execute("ALTER TABLE messages ADD COLUMN shade TEXT NOT NULL DEFAULT 'green'")
-
-        newer = (*schema.MIGRATIONS, add_a_column)
-        store = SqliteStore(sqlite.data_dir, sqlite.calls.put, migrations=newer)
-        assert store.open().rows == 1
-        store.close()
-        assert sqlite.sql("SELECT id,shade FROM messages") == [(item.id, "green")]
-        assert sqlite.sql("PRAGMA user_version") == [(len(newer),)]
-        with pytest.raises(ConfigError, match="use a newer gateway"):
-            sqlite.reopen()
-        sqlite.sql(f"PRAGMA user_version={len(schema.MIGRATIONS)}")
-        sqlite.sql("ALTER TABLE messages DROP COLUMN shade")
-        assert sqlite.reopen().rows == 1
-
-    def test_a_step_that_fails_leaves_nothing(self, sqlite: SqliteKit) -> None:
-        sqlite.store.close()
-
-        def fails(conn: sqlite3.Connection) -> None:
-            conn.execute("DROP TABLE messages")
-            conn.execute("no SQL at all")
-
-        store = SqliteStore(sqlite.data_dir, sqlite.calls.put, migrations=(*schema.MIGRATIONS, fails))
-        with pytest.raises(Exception, match="syntax error"):
-            store.open()
-        store.close()
-        assert sqlite.reopen().rows == 0
 
 
 class TestLog:
@@ -259,85 +218,6 @@ class TestGroups:
         assert self.run(sqlite, [commit]) == ([None], 0)
 
 
-class TestStatements:
-    """No statement of a commit looks through a table: each finds its rows by an index."""
-
-    # the newest rows, counted and asked for their seqs at a start; a forgotten client's; a pass of a sweep
-    ALLOWED = (
-        "SCAN CONSTANT",
-        "SCAN v",
-        "SCAN json_each",
-        "SCAN j VIRTUAL",
-        "LIST SUBQUERY",
-        "USE TEMP B-TREE",
-    )
-
-    def test_none_scans(self, sqlite: SqliteKit) -> None:
-        conn = sqlite.store._conn
-        assert conn is not None
-        statements: dict[str, None] = {}
-        conn.set_trace_callback(lambda s: statements.update({s: None}))
-        self.everything(sqlite)
-        conn.set_trace_callback(None)
-        plans = {}
-        for statement in statements:
-            if statement.startswith(("BEGIN", "COMMIT", "PRAGMA", "--")):
-                continue
-            plans[statement] = [row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}")]
-        assert len(plans) > 30
-        scans = {
-            (step, re.sub(r"\s+", " ", statement)[:160])
-            for statement, plan in plans.items()
-            for step in plan
-            if re.match(r"SCAN (messages|m|sessions|chains|c|gaps|g|events|dedup|d)\b(?!.*USING)", step)
-        }
-        assert scans == set()
-
-    def test_waiting_rows_are_counted_without_touching_them(self, sqlite: SqliteKit) -> None:
-        for hold, index in ((1, "waiting"), (3, "later")):
-            statement = f"SELECT client,count(*) FROM messages WHERE hold={hold} GROUP BY client"  # noqa: S608
-            ((_, _, _, plan),) = sqlite.sql(f"EXPLAIN QUERY PLAN {statement}")
-            assert plan == f"SCAN messages USING COVERING INDEX {index}"
-
-    def everything(self, sqlite: SqliteKit) -> None:
-        sqlite.session("alice", 1)
-        sqlite.session("bob", 1)
-        x = Extra(collapse="c")
-        items = [sqlite.item("alice", BOUND, eno=1) for _ in range(6)] + [sqlite.item(x=x) for _ in range(2)]
-        sqlite.do(appends=items, keys={0: KeyClaim("p", "k", b"1", 100, 0)})
-        row = ChainRow(items[5].id, "alice", ["hook"], "offline", 1)
-        reads: list[Any] = [
-            ReadWaiting("alice", 2, 9, nothing), ReadChainable("alice", 0, 9, 9, nothing), ReadItems([1, 2], nothing),
-            ReadDue(500, 9, nothing), ReadDue(500, 1, nothing), ReadChains("hook", 900, 9, nothing),
-            ReadChain(1, nothing),
-        ]  # fmt: skip
-        sqlite.do(
-            Change(
-                items[4].id,
-                (BOUND,),
-                {"hold": NONE, "status": 8, "due": 0},
-                missed=("alice", "expired"),
-                free=True,
-            ),
-            Change(items[5].id, (BOUND,), {"hold": 4}, claim=row, event=Event(items[5].id, 1, "x")),
-            Reclaim("alice", 100),
-            Change(items[5].id, (BOUND,), {"seq": 0, "hold": 4}, chain=row, drop_chain=True),
-            SettleGaps("alice", [1]),
-            Unbind("alice", [items[3].id]),
-            PutSession(SessionRow("alice", "e", 2), proven=True),
-            Sweep(900, 900, 900, 9, 1),
-            appends=[sqlite.item(x=x)],
-            binds=[("alice", 1, [items[7]])],
-            settles=[(items[0].id, 4, 100, "ws")],
-            reads=reads,
-        )
-        sqlite.do(
-            Change(items[3].id, (WAITING,), {"hold": NONE}, missed=("alice", "dead")),
-            binds=[("alice", 2, [items[7]])],
-            reads=reads,
-        )
-
-
 class TestCounters:
     """Exact after a kill at any point, though written rarely."""
 
@@ -432,6 +312,18 @@ class TestCorruption:
             ("a stored message does not match its checksum", 1)
         ]
         assert "n" not in logs[0]
+        assert sqlite.store.figures()["corrupt"] == 1
+
+    @pytest.mark.parametrize(("column", "value"), [("body", b'{"n":2}'), ("sender", "mallory"), ("crc", 0)])
+    async def test_no_uplink_is_told_from_it(self, sqlite: SqliteKit, column: str, value: object) -> None:
+        items = [sqlite.add(pid=pid) for pid in (1, 2, 1)]
+        self.damage(sqlite, items[2].id, column, value)
+        found = await sqlite.store.uplinks(["backend", "mallory"], 0, 1000)
+        expected = {2: (items[1].id, items[1].body)}
+        if column == "sender":
+            # it is nobody's now: the one before it is the latest that is known
+            expected[1] = (items[0].id, items[0].body)
+        assert found == {"backend": expected}
         assert sqlite.store.figures()["corrupt"] == 1
 
     def test_its_chain_is_passed_over(self, sqlite: SqliteKit) -> None:

@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
 TIMEOUT = 60.0
-FREE_PORTS = {"BOTGW_HTTP__LISTEN": "127.0.0.1:0", "BOTGW_WEBSOCKET__LISTEN": "127.0.0.1:0"}
+FREE_PORTS = {
+    "BOTGW_HTTP__LISTEN": "127.0.0.1:0",
+    "BOTGW_WEBSOCKET__LISTEN": "127.0.0.1:0",
+    "BOTGW_MQTT__LISTEN": "127.0.0.1:0",
+}
 
 # what is another one in every run, and what stands for it
 _VOLATILE = (
@@ -87,7 +92,12 @@ class Place(NamedTuple):
 
     @property
     def env(self) -> dict[str, str]:
-        return {"BOT_GATEWAY_API": self.api, "BOT_GATEWAY_URL": self.websocket}
+        return {
+            "BOT_GATEWAY_API": self.api,
+            "BOT_GATEWAY_URL": self.websocket,
+            # where MQTT clients have their options
+            "XDG_CONFIG_HOME": str(self.folder),
+        }
 
     def here(self, text: str) -> str:
         """Commands or a program with the addresses of this gateway in place of the usual ones."""
@@ -114,9 +124,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             assert line, banner
             # the log stands between
             banner += "" if re.match(r"\d{4}-\d\d-\d\d", line) else line
-        found = re.search(r"(ws://\S+)\n.*(http://\S+)\n", banner)
+        found = re.search(r"(ws://\S+)\n.*(mqtt://\S+)\n.*(http://\S+)\n", banner)
         assert found is not None, banner
-        yield Place(folder, banner, found[2], found[1])
+        for program in ("mosquitto_sub", "mosquitto_pub"):
+            (folder / program).write_text(f"-p {urlsplit(found[2]).port}\n")
+        yield Place(folder, banner, found[3], found[1])
 
 
 def test_make_run_is_what_is_tested_here() -> None:
@@ -130,7 +142,7 @@ def test_the_first_screen(place: Place) -> None:
 
 
 def test_listen_send_status(place: Place) -> None:
-    listen, others = (console(block) for block in blocks("") if block.startswith("$ "))
+    listen, others, _, _ = (console(block) for block in blocks("") if block.startswith("$ "))
     ((command, heard),) = listen
     with started(f"exec {command}", place.folder, place.env) as listener:
         assert listener.stdout is not None
@@ -145,6 +157,16 @@ def test_listen_send_status(place: Place) -> None:
         while (now := steady(place.run(status))) != told and time.monotonic() < until:
             time.sleep(0.1)  # there is no event to await over a command line
         assert now == told
+
+
+def test_the_device(place: Place) -> None:
+    _, _, ((subscribe, heard),), ((publish, nothing),) = (
+        console(block) for block in blocks("") if block.startswith("$ ")
+    )
+    with started(f"exec {subscribe}", place.folder, place.env) as device:
+        assert device.stdout is not None
+        assert steady(place.run(publish)) == nothing == []
+        assert [device.stdout.readline().rstrip("\n") for _ in heard] == heard
 
 
 def test_the_bot(place: Place) -> None:

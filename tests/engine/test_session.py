@@ -1,10 +1,11 @@
 import itertools
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.engine import session as module
 from gateway.engine.session import NEVER, TRANSITIONS, Impossible, Input, Rules, Session, State
-from gateway.model import Hold
+from gateway.model import Hold, Sub
 from tests.engine.support import (
     FAR,
     ISSUED,
@@ -326,3 +327,57 @@ def test_a_bound_message_expires_between_connections_only() -> None:
     assert session.expired_while_away(T0 + 4999) == []
     assert session.expired_while_away(T0 + 5000) == [second]
     assert session.expired_while_away(T0 + 9000) == [first, second]
+
+
+# -- plain devices -----------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_device_needs_no_token() -> None:
+    assert Session("alice", RULES).continues(clean=False) == "new"
+    session = away()
+    assert session.continues(clean=False) == ""
+    assert session.continues(clean=True) == "clean"
+    session.over = True
+    assert session.continues(clean=False) == "expired"
+    assert session.resume(ISSUED, session.epoch, None) == "expired"
+    session.end_epoch()
+    assert not session.over
+    assert session.continues(clean=True) == "expired"
+
+
+def test_the_subscription_belongs_to_the_epoch() -> None:
+    assert Session("alice", RULES).holds(T0) == Sub.NONE
+    session = Session("alice", RULES, replace(row(), sub=int(Sub.PLAIN), keep=5_000))
+    session.found_away(T0, OFFLINE, T0)
+    assert session.holds(T0 + 4_999) == Sub.PLAIN
+    assert session.holds(T0 + 5_000) == Sub.NONE
+    session.state = State.LIVE
+    assert session.holds(T0 + 5_000) == Sub.PLAIN
+    session.over = True
+    assert session.holds(T0) == Sub.NONE
+    session.end_epoch()
+    assert session.holds(T0) == Sub.NONE
+
+
+@pytest.mark.parametrize(("keep", "after"), [(-1, 600_000), (0, 0), (5_000, 5_000), (700_000, 600_000)])
+def test_how_long_an_epoch_is_kept(keep: int, after: int) -> None:
+    session = live(RULES)
+    session.keep = keep
+    session.lost(T0, OFFLINE)
+    session.handed = True
+    assert session.expires_at == T0 + after
+
+
+def test_the_same_connection_subscribed_once_more_is_not_written_the_same_again() -> None:
+    session = live()
+    bind(session, 1, 2)
+    session.take(T0)
+    session.lost(T0, OFFLINE)
+    session.feed(Input.HELLO)
+    session.welcomed(T0, 4, 0.5, plain=True, again=True)
+    assert session.plain
+    assert session.take(T0) == []
+    session.lost(T0, OFFLINE)
+    session.feed(Input.HELLO)
+    session.welcomed(T0, 4, 0.5, plain=True)
+    assert seqs(session.take(T0)) == [1, 2]

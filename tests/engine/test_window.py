@@ -338,3 +338,27 @@ def test_without_a_connection_bodies_stay_in_the_store() -> None:
     window.reconnected()
     assert seqs(window.take(10)) == [1, 2]
     assert [i.marks for i in items.values()] == [1, 0]
+
+
+def test_the_same_connection_taking_part_again_is_written_only_what_it_was_not() -> None:
+    window, items = filled(1, 2, 3, 4)
+    assert seqs(window.take(2)) == [1, 2]
+    window.settle(items[2])
+    gap = window.to_gap(items[3], "dead", "")
+    window.drop_bodies()
+    for item_ in items.values():
+        item_.body = b"read again"
+    window.back()
+    assert window.flight == 1
+    assert items[1].body is None
+    assert items[1].marks == 0
+    assert window.take(4) == [gap, items[4]]
+
+
+def test_a_gap_that_was_written_does_not_count_when_the_same_connection_takes_part_again() -> None:
+    window, items = filled(1, 2)
+    gap = window.to_gap(items[1], "dead", "")
+    assert window.take(2) == [gap, items[2]]
+    window.back()
+    assert window.flight == 1
+    assert window.take(2) == []

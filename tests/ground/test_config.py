@@ -17,7 +17,8 @@ from gateway.config import (
     parse_listen,
     reference_markdown,
 )
-from gateway.config.schema import meaning
+from gateway.config.listeners import Broker
+from gateway.config.table import meaning
 from gateway.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,7 @@ def all_tables() -> list[type[Table]]:
         ApiKey,
         Issuer,
         Webhook,
+        Broker,
         *(t for t in inner if isinstance(t, type) and issubclass(t, Table)),
     ]
 
@@ -127,7 +129,7 @@ def test_tables_of_an_array_from_the_environment() -> None:
         ("[sesion]\nwindow = 1", "sesion", "`session`"),
         ("[session]\nwindw = 1", "session.windw", "`session.window`"),
         ("heartbeat = 5", "heartbeat", "`session.heartbeat`"),
-        ("[mqtt]\nlisten = ''", "mqtt", "known here: data_dir, http"),
+        ("[kafka]\nlisten = ''", "kafka", "known here: data_dir, http"),
         (
             "[[auth.api_keys]]\nid = 'a'\nscope = ['read']",
             "auth.api_keys[0].scope",
@@ -363,7 +365,13 @@ def test_the_reference_page_is_current() -> None:
 
 def test_the_reference_page_has_every_key() -> None:
     page = reference_markdown()
-    sections = {"api_keys", "issuers", "channels", *(f.name for f in fields(Config) if f.name != "data_dir")}
+    sections = {
+        "api_keys",
+        "issuers",
+        "channels",
+        "broker",
+        *(f.name for f in fields(Config) if f.name != "data_dir"),
+    }
     for table in all_tables():
         for field in fields(table):
             assert f"| `{field.name}` |" in page or field.name in sections

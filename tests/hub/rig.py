@@ -14,7 +14,7 @@ from gateway.config import Config
 from gateway.errors import GatewayError
 from gateway.hub import Hub
 from gateway.model import Item, Publish
-from gateway.ports import Outcome
+from gateway.ports import Attach, Outcome
 from gateway.stores import MemoryStore
 from gateway.wire import Hello
 
@@ -76,6 +76,8 @@ class Conn:
     """ports.Connection that remembers what it was handed."""
 
     via = "ws"
+    door = "websocket"
+    sub = 0
 
     def __init__(self, rig: "Rig", client: str) -> None:
         self.rig = rig
@@ -90,6 +92,10 @@ class Conn:
         self.closed: int | None = None
         self.errors: list[str] = []
         self.results: dict[Any, Any] = {}
+
+    @property
+    def client(self) -> str:
+        return self.principal.name
 
     def deliver(self, items: list[Item]) -> None:
         self.items += [(i.seq, i.id, i.marks) for i in items]
@@ -121,6 +127,15 @@ class Conn:
     def hello(self, **fields: Any) -> "Conn":
         self.rig.hub.hello(self, self.principal, Hello(**fields))
         self.rig.turns.run()
+        return self
+
+    def attach(self, **fields: Any) -> "Conn":
+        """Join as a plain MQTT device."""
+        wish = {"clean": False, "window": 65535, "qos": 1, "keep": 60_000} | fields
+        self.via = "mqtt"
+        self.closed = None
+        self.rig.hub.attach(self, self.principal, Attach(**wish))
+        self.rig.turns.run(10)
         return self
 
     def again(self, **fields: Any) -> "Conn":
@@ -174,7 +189,7 @@ class Rig:
             self.sent,
             Watch(),
             rng,
-            lambda: f"token{next(tokens):04d}",
+            lambda: f"{next(tokens):08d}token",
         )
         self.auto = True
         self.turns.soon(self._steps)
@@ -195,10 +210,16 @@ class Rig:
 
     def conn(self, client: str, **hello: Any) -> Conn:
         conn = Conn(self, client)
-        self.hub.accept(conn)
+        self.hub.accept(conn, self.hub.config.websocket.max_connections)
         conn.hello(**hello)
         self.pass_(0.01)
         return conn
+
+    def device(self, client: str, **attach: Any) -> Conn:
+        """A plain MQTT device."""
+        conn = Conn(self, client)
+        self.hub.accept(conn, 0)
+        return conn.attach(**attach)
 
     def publish(self, to: str, body: bytes = b"1", sender: Principal = KEY, **fields: Any) -> Conn:
         """Publish; the sink that is told. Its ref is 0."""

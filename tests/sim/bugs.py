@@ -22,6 +22,7 @@ from gateway.hub.intake import Intake
 from gateway.model import ChainRow, Hold, Item, Kind, Status
 from gateway.stores.memory import MemoryStore
 from gateway.stores.memory_commit import Carrier
+from tests.sim.plain_bugs import PLANTED_PLAIN
 
 Patch = tuple[Any, str, Any]
 
@@ -219,8 +220,8 @@ def window_ignored() -> Patch:
     """A client gets more than its window at a time."""
     welcomed = Session.welcomed
 
-    def patched(self: Session, now: int, limit: int, jitter: float) -> None:
-        welcomed(self, now, limit + 3, jitter)
+    def patched(self: Session, now: int, limit: int, jitter: float, **how: Any) -> None:
+        welcomed(self, now, limit + 3, jitter, **how)
 
     return Session, "welcomed", patched
 
@@ -257,6 +258,7 @@ PLANTED: dict[str, tuple[Callable[[], Patch], str]] = {
     "claim_without_asking": (claim_without_asking, "links"),
     "window_ignored": (window_ignored, "links"),
     "ack_told_before_commit": (ack_told_before_commit, "links"),
+    **PLANTED_PLAIN,
 }
 
 

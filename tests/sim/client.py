@@ -8,48 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.auth.principal import Principal
 from gateway.ids import decode_id
+from tests.sim.device import Device
 from tests.sim.link import Link
 from tests.sim.publisher import ClientPublisher
+from tests.sim.seqs import Seqs
+from tests.sim.websocket import SimConnection
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 MESSAGE, STATUS, GAP = "msg", "status", "gap"
 WELCOME_WAIT: Final = 8000
-
-
-class Seqs:
-    """What a client knows of one epoch."""
-
-    def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
-        self.top = 0  # the highest seq seen
-        self.low = 0  # every seq up to here is done
-        self.what: dict[int, tuple[str, int]] = {}
-        self.done: set[int] = set()
-        self.unsure: dict[
-            int, Link
-        ] = {}  # settled by a nack or reject which may have been lost, and on which link
-
-    def finish(self, seq: int) -> None:
-        self.done.add(seq)
-        self.unsure.pop(seq, None)
-        self._advance()
-
-    def nacked(self, seq: int, link: Link) -> None:
-        self.done.add(seq)
-        self.unsure[seq] = link
-        self._advance()
-
-    def _advance(self) -> None:
-        while self.low + 1 in self.done:
-            self.low += 1
-
-    def reconnected(self) -> None:
-        """A nack of an earlier connection may not have arrived: what it named is not done until that is known."""
-        for seq in self.unsure:
-            self.done.discard(seq)
-            self.low = min(self.low, seq - 1)
+FOREVER: Final = 1 << 62
 
 
 class Client:
@@ -63,6 +33,10 @@ class Client:
         self.window = rng.choice((None, 1, 3, 8))
         # what it would keep on its disk
         self.token: str | None = None
+        self.token_epoch = ""
+        # ms that its MQTT connections since its last welcome have asked for, at the least
+        self.kept = FOREVER
+        self.haunted = FOREVER  # the same of those that were heard once more when they had been left
         self.older: str | None = None  # the token it presented last
         self.crossed = False  # it said hello twice without waiting for the first welcome
         self.seqs: Seqs | None = None
@@ -76,8 +50,11 @@ class Client:
         self.to_ack: list[int] = []
         self.acking = False
         self.wants = True
+        self.framed = False  # it only comes by WebSocket from now on
         self.left_at = 0
         self.publisher = ClientPublisher(world, self, rng)
+        self.device = Device(self) if world.profile.plain and world.is_device(name) else None
+        self.on_device = False
 
     @property
     def log(self) -> Any:
@@ -96,24 +73,49 @@ class Client:
             return
         if self.link is not None:
             self.link.abandon()
+            if self.device is not None and self.on_device:
+                self.device.abandoned(self.link)
             self.publisher.lost()
-            if self.welcomed:
-                self.left_at = self.world.clock()
+            self._left()
             # an older hello may overtake this one, and what that is told the client never learns
             self.crossed = not self.welcomed
         self.welcomed = False
-        link = self.link = Link(self.world, self, self.principal, binary=self.binary)
+        if self.device is not None:
+            self.on_device = self.device.takes()
+        if self.device is not None and self.on_device:
+            link = self.device.open_link()
+        else:
+            link = Link(self.world, self, self.principal, SimConnection, binary=self.binary)
+        self.link = link
+        if self.seqs is not None:
+            if self.device is not None:
+                self.seqs.doubted(self.device.link or link)
+            self.seqs.reconnected()
+        if self.device is not None and self.on_device:
+            self.device.connect(link)
+        else:
+            link.send(self._hello())
         self.world.links.append(link)
+        self.world.timeline.after(WELCOME_WAIT, lambda: self._no_welcome(link))
+
+    def _hello(self) -> dict[str, Any]:
         hello: dict[str, Any] = {"t": "hello"}
         if self.token is not None and self.seqs is not None:
-            hello |= {"resume": self.token, "epoch": self.seqs.epoch}
-            self.seqs.reconnected()
-            if self.rng.random() < 0.8:
+            hello |= {"resume": self.token, "epoch": self.token_epoch}
+            if self.token_epoch == self.seqs.epoch and self.rng.random() < 0.8:
                 hello["ack"] = self.seqs.low
         if self.window is not None:
             hello["window"] = self.window
-        link.send(hello)
-        self.world.timeline.after(WELCOME_WAIT, lambda: self._no_welcome(link))
+        return hello
+
+    def _left(self) -> None:
+        """Its epoch is kept from now on, if it was in it."""
+        if self.welcomed and (self.device is None or not self.on_device or self.device.joined):
+            self.left_at = self.world.clock()
+
+    def keeps(self, ms: int) -> None:
+        """Its epoch is to be kept for so long: with 0 it may be over."""
+        self.kept = min(self.kept, ms)
 
     def _no_welcome(self, link: Link) -> None:
         if link is self.link and not self.welcomed:
@@ -126,8 +128,7 @@ class Client:
         if code in {4303, 4300, 1000} and not self.world.is_rude(self.name) and self.wants and code != 1000:
             self.world.ledger.fail(f"{self.name} was closed with {code}")
         self.link = None
-        if self.welcomed:
-            self.left_at = self.world.clock()
+        self._left()
         self.welcomed = False
         self.publisher.lost()
         self.come_back()
@@ -186,13 +187,19 @@ class Client:
                 fail(f"{self.name} resumed epoch {frame['epoch']}, its own is {seqs.epoch}")
             if frame["next"] <= seqs.top:
                 fail(f"{self.name} saw seq {seqs.top}, and next is {frame['next']}")
+            if self.device is not None:
+                # what was bound behind it while it came as a device
+                for hole in range(seqs.top + 1, frame["next"]):
+                    seqs.hole(hole, self.device.link or link)
+                seqs.top = frame["next"] - 1
         else:
             self._started_over(frame)
             self.seqs = Seqs(frame["epoch"])
             log.epochs += 1
         for why, count in frame.get("missed", {}).items():
             log.missed[why] += count
-        self.older, self.token = self.token, frame["resume"]
+        self.older, self.token, self.token_epoch = self.token, frame["resume"], frame["epoch"]
+        self.kept = self.haunted
         self.welcomed = True
         self.limit = frame["window"]
         self.unacked, self.here, self.to_ack, self.acked_to = set(), set(), [], 0
@@ -206,12 +213,12 @@ class Client:
             fail(f"{self.name}: a new epoch begins at {frame['next']}")
         if seqs is not None and seqs.epoch == frame["epoch"]:
             fail(f"{self.name}: a new epoch has the old name")
-        if self.token is None:
+        if self.token is None or seqs is None or seqs.epoch != self.token_epoch:
             return
         away = self.world.clock() - self.left_at
         # the gateway may have learnt of it before, and its clock may have gone forward meanwhile
         away += 4000 + (31_000 if self.profile.clock else 0)
-        if away < self.profile.expiry * 1000 and not (self.crossed and why == "unknown"):
+        if away < min(self.kept, self.profile.expiry * 1000) and not (self.crossed and why == "unknown"):
             fail(f"{self.name} presented a valid token and did not resume: {why}")
 
     def _entry(self, link: Link, kind: str, entry: dict[str, Any]) -> None:
@@ -221,18 +228,15 @@ class Client:
         fail = self.world.ledger.fail
         known = seqs.what.get(seq)
         if known is None:
-            if seq != seqs.top + 1:
+            if seq != seqs.top + 1 and seq not in seqs.holes:
                 fail(f"{self.name} got seq {seq} after {seqs.top}")
-            seqs.top = seq
+            seqs.top = max(seqs.top, seq)
         elif known[1] != id or (known[0] != kind and kind != GAP):
             fail(f"{self.name}: seq {seq} was {known}, now {(kind, id)}")
         elif kind == MESSAGE and not entry.get("redelivered"):
             fail(f"{self.name} got seq {seq} again without a mark")
         seqs.what[seq] = (kind, id)
-        for s, where in list(seqs.unsure.items()):
-            # on a new connection what is unsettled comes first, in order: what did not come is settled
-            if where is not link and s < seq and s not in self.here:
-                seqs.finish(s)
+        seqs.arrived(seq, link, self.here, plain=False)
         if seq not in self.here:
             # else it is a redelivery that may have crossed its ack
             self.here.add(seq)
@@ -281,7 +285,7 @@ class Client:
     def _process(self, seqs: Seqs, seq: int, id: int, entry: dict[str, Any], *, silent: bool) -> None:
         if id not in self.log.processed:
             self.world.ledger.processed(self.name, id, entry["body"])
-            if self.rng.random() < 0.05 and self.link is not None and self.welcomed:
+            if self.rng.random() < 0.05 and self.link is not None and self.welcomed and not self.on_device:
                 self.link.send({"t": "read", "ids": [entry["id"]]})
         if not silent:
             self._done(seqs, seq)
@@ -309,7 +313,7 @@ class Client:
     def _ack(self) -> None:
         self.acking = False
         link, seqs = self.link, self.seqs
-        if link is None or seqs is None or not self.welcomed or not self.to_ack:
+        if link is None or seqs is None or not self.welcomed or not self.to_ack or link.peer is not self:
             return
         ready = list(dict.fromkeys(self.to_ack))
         frame: dict[str, Any] = {"t": "ack"}
@@ -344,12 +348,16 @@ class Client:
             self.world.step_clock()
         if link is None:
             return
-        acts = ("bye", "cut", "duel", "forget", "stale", "stall", "rude")
+        acts = ("bye", "cut", "duel", "forget", "stale", "stall", "rude", "unsub")
         weights = [float(getattr(p, a)) for a in acts]
         act = rng.choices([*acts, ""], [*weights, max(0.0, 1 - sum(weights))])[0]
         self.world.trace(self.name, "act", act)
+        device = self.device if self.on_device else None
         if act == "cut":
             link.cut(rng.choice((0, 5, 1500)), rng.choice((0, 20, 800, 3500)))
+        elif act == "unsub" or (device is not None and act in {"bye", "rude"}):
+            if device is not None:
+                device.act(link, act)
         elif act == "bye" and self.welcomed:
             link.send({"t": "bye", "end": rng.random() < 0.3})
         elif act == "stall" and link.conn is not None:
@@ -363,7 +371,9 @@ class Client:
     def _again(self, act: str) -> None:
         """Connect over the standing connection, with what it knows, or less."""
         if act == "forget":
-            self.token = self.older = self.seqs = None
+            self.token = self.older = None
+            if self.device is None:
+                self.seqs = None
             self.log.recounted = True
         elif act == "stale" and self.older is not None and self.welcomed and self.log.epochs == 1:
             # with two epochs the older token may be of the older one, and worth nothing
@@ -382,13 +392,17 @@ class Client:
     def leave(self) -> None:
         """Say goodbye and stay away."""
         self.wants = False
-        if self.link is not None:
+        if self.link is not None and self.device is not None and self.on_device:
+            self.device.leave(self.link)
+        elif self.link is not None:
             self.link.send({"t": "bye"})
 
     @property
     def settled(self) -> bool:
         """Welcomed, and everything that it got is done and acked."""
         seqs = self.seqs
+        if self.device is not None and self.on_device:
+            return self.device.settled
         if seqs is None or not self.welcomed or self.to_ack:
             return False
         return all(s in seqs.done or s in seqs.unsure for s in range(seqs.low + 1, seqs.top + 1))

@@ -75,6 +75,11 @@ class Disk:
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         return await self.inner.find_key(publisher, key)
 
+    async def uplinks(
+        self, clients: list[str], since: int, last: int
+    ) -> dict[str, dict[int, tuple[int, bytes]]]:
+        return await self.inner.uplinks(clients, since, last)
+
     def figures(self) -> dict[str, float]:
         return self.inner.figures()
 
@@ -107,10 +112,12 @@ class Disk:
         """What is in a session, or has a time at which it is looked at."""
         return list(self.inner._tables.messages.of_live())
 
-    def pending(self) -> str:
-        """What is not settled yet, "" for nothing."""
+    def pending(self, plain: set[str]) -> str:
+        """What is not settled yet, "" for nothing. Status reports wait for as long as their client is `plain`."""
         tables = self.inner._tables
         for row in tables.messages.values():
+            if row.kind == Kind.STATUS and row.hold == Hold.WAITING and row.client in plain:
+                continue
             if row.hold != Hold.NONE or (row.kind == Kind.MESSAGE and row.status < 4):
                 return f"{row}"
         for gap in tables.gaps.values():

@@ -10,9 +10,11 @@ from msgspec import Struct, field
 from gateway.ids import decode_id, encode_id
 from gateway.model import STATUS_NAMES, Hold, Item, Kind, Phase, Status
 from gateway.ports import Outcome
+from tests.sim.epochs import Epochs
+from tests.sim.plain import SimDevice
 
 if TYPE_CHECKING:
-    from tests.sim.link import SimConnection
+    from tests.sim.link import End
     from tests.sim.world import World
 
 _LIVE_HOLDS = (Hold.BOUND, Hold.CLAIMED)
@@ -94,6 +96,8 @@ class Ledger:
         self._own_acks: dict[
             int, tuple[tuple[int, int], int]
         ] = {}  # id -> (era, commits) when its ack reached the hub
+        self.acked_by: dict[int, set[str]] = {}  # id -> the ways by which acks of it came
+        self.epochs = Epochs(world)
 
     def fail(self, what: str) -> None:
         raise Violation(what)
@@ -138,8 +142,10 @@ class Ledger:
 
     # -- what the gateway writes -----------------------------------------------------------------------------------
 
-    def wrote(self, conn: "SimConnection", items: list[Item]) -> None:
+    def wrote(self, conn: "End", items: list[Item]) -> None:
         """The hub hands frames to a connection."""
+        if isinstance(conn, SimDevice):
+            self._wrote_plain(conn, items)
         last = 0
         for item in items:
             if item.kind == Kind.MESSAGE:
@@ -150,7 +156,27 @@ class Ledger:
                 self.fail(f"seq {item.seq} of {item.client} twice in one turn")
             last = item.seq
 
-    def _wrote_message(self, conn: "SimConnection", item: Item) -> None:
+    def _wrote_plain(self, conn: SimDevice, items: list[Item]) -> None:
+        """Messages only, none twice on a connection, and no more unanswered than the device can take."""
+        for item in items:
+            if item.kind != Kind.MESSAGE:
+                self.fail(f"{conn} was handed a {Kind(item.kind).name} ({item.seq})")
+            key = (item.eno, item.seq)
+            if key in conn.handed:
+                self.fail(f"{conn} was handed seq {item.seq} twice")
+            conn.handed.add(key)
+        flight = [i.seq for i in conn.session.window.items if i.written and i.hold != Hold.NONE]
+        limit = min(conn.quota, self.world.profile.window)
+        if len(flight) > limit:
+            self.fail(f"{conn} has {flight} in flight, its window is {limit}")
+
+    def unwritten(self, conn: SimDevice, item: Item) -> None:
+        """It was handed over, and the connection says that it will not write it."""
+        conn.handed.discard((item.eno, item.seq))
+        if not item.marks:
+            self.written.discard(item.id)
+
+    def _wrote_message(self, conn: "End", item: Item) -> None:
         name = encode_id(item.id)
         row = self.world.disk.peek(item.id)
         if row is None:
@@ -169,6 +195,9 @@ class Ledger:
         self.written.add(item.id)
         if late:
             return
+        if self._settled(item.id) and "handed_over" not in self.world.disk.kinds(item.id):
+            # an ack that crosses a chain's giving back is the gap's
+            self.fail(f"{name} was written though its client's ack was committed before")
         for attempt in self.attempts.get(item.id, ()):
             what = attempt.outcome.kind if attempt.outcome is not None else "open"
             if attempt.taken or what in {"delivered", "ambiguous", "open"}:
@@ -177,16 +206,32 @@ class Ledger:
                     f"{', taken' if attempt.taken else ''})"
                 )
 
-    def acked(self, conn: "SimConnection", seq: int | None, seqs: list[int] | None) -> None:
+    def acked(self, conn: "End", seq: int | None, seqs: list[int] | None) -> None:
         """An ack reaches the hub: what it settles as the message's own, no chain may try any more."""
         session = conn.session
-        if session is None or session.conn is not conn or max(seq or 0, *(seqs or (0,))) >= session.next:
+        if session is None or (session.conn is not conn and session.attached is not conn):
+            return
+        if max(seq or 0, *(seqs or (0,))) >= session.next:
             return
         world = self.world
         for item in session.window.items:
             named = (seq is not None and item.seq <= seq) or (seqs is not None and item.seq in seqs)
             if named and item.kind == Kind.MESSAGE and item.hold != Hold.NONE:
                 self._own_acks.setdefault(item.id, (world.era, world.disk.commits))
+                self.acked_by.setdefault(item.id, set()).add(conn.via)
+
+    def resumes(self, conn: "End", ack: int | None) -> None:
+        """A hello says what its client has processed."""
+        gateway = self.world.gateway
+        session = gateway.hub.core.sessions.get(conn.client) if gateway is not None else None
+        for item in session.window.items if session is not None and ack is not None else ():
+            if item.seq <= (ack or 0):
+                self.acked_by.setdefault(item.id, set()).add(conn.via)
+
+    def _settled(self, id: int) -> bool:
+        """Its ack has reached the hub, and stands in a commit that is through."""
+        own = self._own_acks.get(id)
+        return own is not None and own[0] == self.world.era and self.world.disk.commits > own[1] + 2
 
     # -- what a client sees ----------------------------------------------------------------------------------------
 
@@ -242,8 +287,7 @@ class Ledger:
             self.fail(f"attempt {n} of {name} though it is {STATUS_NAMES[row.status]}")
         if now < chain.due:
             self.fail(f"attempt {n} of {name} at {now}, due at {chain.due}")
-        own = self._own_acks.get(item.id)
-        if own is not None and own[0] == world.era and world.disk.commits > own[1] + 2:
+        if self._settled(item.id):
             self.fail(f"attempt {n} of {name} though its client's ack was committed before")
         made = self.attempts.setdefault(item.id, [])
         for earlier in made:

@@ -1,6 +1,7 @@
 """What may go wrong in a run, and how often. Chances are per event of their kind; times are in ms of virtual time."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -33,7 +34,10 @@ class Profile(Struct, frozen=True, kw_only=True):
     stale: float = 0.08
     stall: float = 0.1
     rude: float = 0.02
+    unsub: float = 0.0  # as a device
     away: float = 0.25  # stays away long enough for its offline deadline
+    devices: float = 1.0  # of the clients have a plain MQTT device too,
+    plain: float = 0.0  # and connect with it so often
     # the gateway
     crash: tuple[int, int] = (0, 0)  # between crashes; 0: none
     graceful: float = 0.2  # of them are a drain and a restart
@@ -54,7 +58,9 @@ class Profile(Struct, frozen=True, kw_only=True):
     routed: bool = False  # messages that name no chain have the route's
 
 
-CALM = Profile(name="calm", timed=0.1, collapse=0.0, slow=0.2, ack_wait=30.0, length=25_000)
+CALM = Profile(
+    name="calm", timed=0.1, collapse=0.0, slow=0.2, ack_wait=30.0, length=25_000, devices=0.35, plain=1.0
+)
 
 LINKS = Profile(
     name="links", chained=0.3, timed=0.2, collapse=0.1, cancel=0.05, nack=0.06, reject=0.02, lazy=0.05, slow=0.1,
@@ -84,4 +90,13 @@ EVERYTHING = Profile(
     crash_max=4, window=6, heads=5, queue=40, late=0.25, routed=True, commit=(1, 40), burst=6,
 )  # fmt: skip
 
-PROFILES = {p.name: p for p in (CALM, LINKS, CRASHES, STORE, STUBBORN, EVERYTHING)}
+# clients that come by WebSocket and as plain MQTT devices in turn
+DEVICES = Profile(
+    name="devices", chained=0.3, timed=0.2, collapse=0.05, cancel=0.05, nack=0.05, reject=0.03, lazy=0.06, slow=0.1,
+    no_ack=0.1, act=(300, 4000), late=0.2, expiry=40.0, window=6, heads=6, commit=(1, 40), burst=6, plain=0.65,
+    unsub=0.2,
+)  # fmt: skip
+
+MIXED = replace(EVERYTHING, name="mixed", devices=0.7, plain=0.6, unsub=0.15)
+
+PROFILES = {p.name: p for p in (CALM, LINKS, CRASHES, STORE, STUBBORN, EVERYTHING, DEVICES, MIXED)}

@@ -8,12 +8,23 @@ import sys
 
 import pytest
 
+from gateway.errors import Close
+from gateway.model import Status
 from tests.sim.bugs import PLANTED, planted
 from tests.sim.profiles import PROFILES
 from tests.sim.world import Broken, run
 
-# per profile; together with those of the other tests well over 200
-SEEDS = {"calm": 30, "links": 60, "crashes": 50, "store": 50, "stubborn": 40, "everything": 80}
+# per profile; together with those of the other tests well over 300
+SEEDS = {
+    "calm": 30,
+    "links": 60,
+    "crashes": 50,
+    "store": 50,
+    "stubborn": 40,
+    "everything": 80,
+    "devices": 50,
+    "mixed": 20,
+}
 CHUNK = 10
 # a planted bug shows within so many
 LOOK = 60
@@ -62,6 +73,38 @@ def test_faults_happen() -> None:
         data for seed in range(6) for _, _, what, data in run(PROFILES["links"], seed).lines if what == "act"
     }
     assert {"bye", "cut", "duel", "forget", "stale", "stall", "rude"} <= acts
+
+
+def test_devices_do_what_devices_do() -> None:
+    """Sessions go from one transport to the other and back, in every way that PROTOCOL 4 knows."""
+    sent: set[str] = set()
+    ends: set[int] = set()
+    vias: set[str] = set()
+    present: set[bool] = set()
+    qos: set[int] = set()
+    reports = 0
+    for seed in range(8):
+        world = run(PROFILES["devices"], seed)
+        for _, _, what, data in world.lines:
+            match what, data:
+                case "send", {"t": kind}:
+                    sent.add(kind)
+                case "got", {"t": "connack", "present": known}:
+                    present.add(known)
+                case "got", {"t": "publish", "qos": granted}:
+                    qos.add(granted)
+                case "closed", int(code):
+                    ends.add(code)
+                case _:
+                    pass
+        vias |= {row.via for row in world.disk.rows() if row.status == Status.DELIVERED}
+        reports += sum(len(log.reports) for log in world.ledger.clients.values())
+    assert {"hello", "bye", "connect", "subscribe", "unsubscribe", "puback", "disconnect", "publish"} <= sent
+    assert {Close.ACK_TIMEOUT, Close.TAKEN_OVER} <= ends
+    assert {"ws", "mqtt"} <= vias
+    assert present == {True, False}
+    assert qos == {0, 1}
+    assert reports
 
 
 def seen(profile: str, bug: str) -> int:

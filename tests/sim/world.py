@@ -18,7 +18,8 @@ from tests.sim.calls import Calls
 from tests.sim.client import Client
 from tests.sim.disk import Disk
 from tests.sim.ledger import Draft, Ledger, Violation
-from tests.sim.link import Link, SimConnection
+from tests.sim.link import End, Link
+from tests.sim.plain import SimDevice
 from tests.sim.profiles import Profile
 from tests.sim.provider import SimOutbound
 from tests.sim.publisher import KeyPublisher
@@ -53,7 +54,8 @@ class Gateway:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.time = GatewayTime(world.timeline)
-        self.conns: dict[SimConnection, None] = {}
+        self.conns: dict[End, None] = {}
+        self.devices: dict[str, SimDevice] = {}  # the MQTT connection of each client
         self.sinks: list[Any] = []
         self.calls = Calls()
         rng = Random(f"{world.seed}/hub/{world.lives}")
@@ -93,6 +95,7 @@ class World:
         self._numbers = 0
         self.names = [f"bot-{i}" for i in range(profile.clients)]
         self.lates = {name for name in self.names if self.rng.random() < profile.late}
+        self._devices = {name for name in self.names if profile.plain and self._has_device(name)}
         self.clients = [Client(self, name, Random(f"{seed}/{name}")) for name in self.names]
         self.keys = [KeyPublisher(self, f"key{i}", Random(f"{seed}/key{i}")) for i in range(profile.keys)]
 
@@ -124,6 +127,13 @@ class World:
         """What the gateway's memory has lived through since this began is not lost."""
         generation = self.gateway.hub.core.generation if self.gateway is not None else 0
         return self.lives, generation
+
+    def _has_device(self, name: str) -> bool:
+        return Random(f"{self.seed}/{name}/kind").random() < self.profile.devices
+
+    def is_device(self, client: str) -> bool:
+        """Whether it comes by MQTT at times."""
+        return client in self._devices
 
     def expect_rude(self, name: str) -> None:
         self._rude.add(name)
@@ -158,6 +168,7 @@ class World:
             self.timeline.after(300, self.boot)
             return
         self.gateway = gateway
+        self.ledger.epochs.booted()
         self.trace("world", "boot", self.lives)
         if self.lives == 1:
             for name in sorted(self.lates):
@@ -219,6 +230,7 @@ class World:
         self._dead(self.gateway)
 
     def _dead(self, gateway: Gateway) -> None:
+        self.ledger.epochs.crashed()
         gateway.time.stop()
         self.gateway = None
         for link in self.links:
@@ -319,15 +331,15 @@ class World:
         for publisher in (*self.keys, *(c.publisher for c in self.clients)):
             if publisher.open or publisher.again:
                 return f"publishes of {publisher.name}: {publisher.open} {publisher.again}"
-        return self.disk.pending()
+        return self.disk.pending({c.name for c in self.clients if c.on_device})
 
     def _meet_again(self) -> None:
-        """Each client leaves and comes back once more: now it has been told everything."""
+        """Each client leaves and comes back once more, by WebSocket: now it has been told everything."""
         for client in self.clients:
             client.leave()
         self._settle(lambda: all(c.link is None for c in self.clients))
         for client in self.clients:
-            client.wants = True
+            client.wants = client.framed = True
             client.connect()
         self._settle(lambda: all(c.settled for c in self.clients))
 

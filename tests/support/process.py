@@ -43,6 +43,7 @@ class GatewayProcess:
         self.module = ("tests.faults.planted", bug) if bug else ("gateway",)
         self.process: asyncio.subprocess.Process | None = None
         self.ws = ""
+        self.mqtt = ""
         self.api = ""
         self.key = ""
         self.log: list[dict[str, Any]] = []
@@ -63,6 +64,7 @@ class GatewayProcess:
         listen = {
             "BOTGW_HTTP__LISTEN": "127.0.0.1:0",
             "BOTGW_WEBSOCKET__LISTEN": "127.0.0.1:0",
+            "BOTGW_MQTT__LISTEN": "127.0.0.1:0",
             "BOTGW_LOG__FORMAT": "json",
         }
         self.process = await asyncio.create_subprocess_exec(
@@ -93,7 +95,7 @@ class GatewayProcess:
                 entry = {"event": line.decode(errors="replace")}
             self.log.append(entry)
             if entry.get("event") == "ready":
-                self.ws, self.api = entry["websocket"], entry["api"]
+                self.ws, self.api, self.mqtt = entry["websocket"], entry["api"], entry["mqtt"]
                 self._ready.set()
 
     @property

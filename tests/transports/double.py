@@ -100,7 +100,7 @@ class HubDouble:
 
     # -- what the transports ask -----------------------------------------------------------------------------------
 
-    def accept(self, conn: Connection) -> None:
+    def accept(self, conn: Connection, limit: int) -> None:
         self._note("accept", conn)
 
     def left(self, conn: Connection) -> None:
@@ -114,7 +114,7 @@ class HubDouble:
         if self.welcomes:
             self.scheduler.soon(lambda: self.welcome(conn))
 
-    def disconnected(self, conn: Connection, clean: bool) -> None:
+    def disconnected(self, conn: Connection, clean: bool, end: bool = False, keep: int | None = None) -> None:
         conn.session = None
         self._note("disconnected", conn, clean)
 
@@ -142,6 +142,9 @@ class HubDouble:
 
     def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None:
         self._note("nack", conn, seq, delay, why)
+
+    def unsendable(self, conn: Connection, seq: int, detail: str) -> None:
+        self._note("unsendable", conn, seq, detail)
 
     def reject(self, conn: Connection, seq: int, why: str) -> None:
         self._note("reject", conn, seq, why)

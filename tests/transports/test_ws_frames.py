@@ -20,17 +20,8 @@ from gateway.errors import (
     Unauthorized,
     Unavailable,
 )
-from gateway.transports.websocket.frames import (
-    JSON_CODEC,
-    MAX_TOLD,
-    MSGPACK_CODEC,
-    BadEntry,
-    Codec,
-    close_code,
-    header,
-    read_entry,
-    read_frame,
-)
+from gateway.transports.frames import MAX_TOLD, BadEntry, Codec, close_code, read_entry, read_frame
+from gateway.transports.websocket.frames import JSON_CODEC, MSGPACK_CODEC, header
 
 CODECS = pytest.mark.parametrize("codec", [JSON_CODEC, MSGPACK_CODEC], ids=["json", "msgpack"])
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import Forbidden, Invalid, Limited
 from gateway.ids import encode_id
-from gateway.transports.websocket.connection import OWED_HIGH, OWED_LOW
+from gateway.transports.conversation import OWED_HIGH, OWED_LOW
 from tests.transports.double import FIRST_ID, HubDouble
 from tests.transports.rig import Rig, refused
 

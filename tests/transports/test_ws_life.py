@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import Close, Invalid
-from gateway.transports.websocket.life import CLOSE_WAIT, WELCOME_WAIT
+from gateway.transports.conversation import WELCOME_WAIT
+from gateway.transports.websocket.life import CLOSE_WAIT
 from tests.transports.conftest import MakeRig
 from tests.transports.double import START, HubDouble, Tokens
 from tests.transports.rig import CLOSE, PING, PONG, TEXT, Peer, Rig, client_frame, message, server_frames

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.transports.websocket.peers import UNKNOWN, client_address, networks, peer_address
+from gateway.transports.peers import UNKNOWN, client_address, networks, peer_address
 
 PROXIES = networks(("10.0.0.0/8", "2001:db8::/32"))
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from gateway.config import Config
 from gateway.errors import ConfigError
-from gateway.transports.websocket.server import tls_context
+from gateway.transports.tls import tls_context
 from gateway.wire import JSON, MSGPACK
 from tests.transports.live import LOOPS, Run, Talk, client, conversation, serving
 
@@ -81,7 +81,7 @@ def test_over_tls_an_oversize_sender_can_read_why(config: Config, certificate: t
 
 
 def test_tls_below_1_2_is_not_spoken(certificate: tuple[Path, Path]) -> None:
-    context = tls_context(*map(str, certificate))
+    context = tls_context(*map(str, certificate), "websocket", "http/1.1")
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_COMPRESSION
 

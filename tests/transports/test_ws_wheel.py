@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.transports.websocket.wheel import Wheel
+from gateway.transports.wheel import Wheel
 
 TICK = 100
 

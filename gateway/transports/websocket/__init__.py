@@ -2,12 +2,10 @@
 
 server.py      the listener, its TLS, its clock, its figures
 handshake.py   from a socket to a connection, or to an HTTP answer
-peers.py       whose address that is
 connection.py  bytes and frames in, calls to the hub out
 life.py        whether the peer reads and is still there; the end
 writer.py      what the hub hands over, in the order in which it leaves
-frames.py      decoding, errors that name the field, frame headers
-wheel.py       time for many connections with one timer
+frames.py      the header of each frame
 """
 
 from gateway.transports.websocket.server import WebSocketServer

@@ -6,7 +6,6 @@ or a token has to be checked with somebody else's keys, the socket is not read, 
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from websockets.frames import Frame, Opcode
@@ -15,18 +14,23 @@ from websockets.protocol import OPEN, Protocol
 from gateway import wire
 from gateway.auth import Principal
 from gateway.errors import Close, Conflict, Forbidden, GatewayError, Invalid, Unauthorized
-from gateway.ids import decode_id
-from gateway.transports.websocket.frames import BadEntry, Codec, read_entry, read_frame
-from gateway.transports.websocket.life import WELCOME_WAIT, Life
-from gateway.transports.websocket.writer import CLOSING, JOINING, NEW
+from gateway.transports.conversation import (
+    CLOSING,
+    HANDLERS,
+    JOINING,
+    NEW,
+    OWED_HIGH,
+    OWED_LOW,
+    WELCOME_WAIT,
+    Handler,
+)
+from gateway.transports.frames import read_frame
+from gateway.transports.websocket.frames import Codec
+from gateway.transports.websocket.life import Life
 
 if TYPE_CHECKING:
     from gateway.transports.websocket.server import WebSocketServer
 
-# Publishes of one connection without an answer at which its socket is no longer read, and at which it is again. A few
-# commits' worth of one busy publisher: it is slowed down to the store's pace, not stopped.
-OWED_HIGH: Final = 1024
-OWED_LOW: Final = 512
 INVALID_TEXT: Final = 1007  # RFC 6455 8.1
 
 
@@ -150,74 +154,6 @@ class Connection(Life):
     def _on_token(self, frame: wire.NewToken) -> None:
         self._check(frame.token, None)
 
-    def _on_ack(self, frame: wire.Ack) -> None:
-        if frame.seq is None and frame.seqs is None:
-            raise Invalid("an ack needs `seq` or `seqs`", field="$.seq")
-        self.server.hub.ack(self, frame.seq, frame.seqs)
-
-    def _on_nack(self, frame: wire.Nack) -> None:
-        self.server.hub.nack(self, frame.seq, frame.delay, frame.why)
-
-    def _on_reject(self, frame: wire.Reject) -> None:
-        self.server.hub.reject(self, frame.seq, frame.why)
-
-    def _on_working(self, frame: wire.Working) -> None:
-        self.server.hub.working(self, frame.seq)
-
-    def _on_read(self, frame: wire.ReadFrame) -> None:
-        ids: list[int] = []
-        for i, text in enumerate(frame.ids):
-            try:
-                ids.append(decode_id(text))
-            except ValueError as error:
-                raise Invalid(str(error), field=f"$.ids[{i}]") from None
-        self.server.hub.read(self, ids)
-
-    def _on_ping(self, _: wire.Ping) -> None:
-        self.head(wire.PONG)
-
-    def _on_bye(self, frame: wire.Bye) -> None:
-        # the hub lets the bodies go when it hears of it
-        self.write_out()
-        self.server.hub.bye(self, frame.end)
-        self.end(Close.NORMAL, "bye")
-
-    def _on_pub(self, frame: wire.Pub) -> None:
-        self._check_batch(len(frame.m))
-        for i, entry in enumerate(frame.m):
-            self._publish(entry, f"$.m[{i}]")
-        self.throttle()
-
-    def _on_loose_pub(self, frame: wire.LoosePub) -> None:
-        """Some of the messages are bad: each is answered by itself."""
-        self._check_batch(len(frame.m))
-        for i, raw in enumerate(frame.m):
-            at = f"$.m[{i}]"
-            entry = read_entry(self.codec, raw, at)
-            if isinstance(entry, BadEntry):
-                self.head(wire.err_frame(entry.error, entry.ref))
-            else:
-                self._publish(entry, at)
-        self.throttle()
-
-    def _check_batch(self, count: int) -> None:
-        limit = self.server.batch
-        if count > limit:
-            raise Invalid(
-                f"over {limit} messages in one frame", code="batch_too_large", field="$.m", http=413
-            )
-
-    def _publish(self, entry: wire.PubEntry, at: str) -> None:
-        assert self.principal is not None
-        self.owed += 1
-        try:
-            self.server.hub.publish(
-                self.principal, entry, self, entry.ref, field=at, msgpack=self.codec.binary
-            )
-        except GatewayError as error:
-            self.owed -= 1
-            self.head(wire.err_frame(error, entry.ref))
-
     # -- who it is -------------------------------------------------------------------------------------------------
 
     def _check(self, token: str, hello: wire.Hello | None) -> None:
@@ -321,26 +257,13 @@ class Connection(Life):
         super().resume_writing()
         self.throttle()
 
-    def goaway(self, low: float, high: float, why: str) -> None:
-        super().goaway(low, high, why)
-        # who is asked to leave is not blamed for going
-        self.clean = True
-
     def let_go(self) -> None:
         super().let_go()
         self.held = self.partial = None
 
 
-_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+_HANDLERS: Final[dict[type, Handler]] = {
+    **HANDLERS,
     wire.Hello: Connection._on_hello,
-    wire.Ack: Connection._on_ack,
-    wire.Nack: Connection._on_nack,
-    wire.Reject: Connection._on_reject,
-    wire.Working: Connection._on_working,
-    wire.ReadFrame: Connection._on_read,
-    wire.Pub: Connection._on_pub,
-    wire.LoosePub: Connection._on_loose_pub,
     wire.NewToken: Connection._on_token,
-    wire.Ping: Connection._on_ping,
-    wire.Bye: Connection._on_bye,
 }

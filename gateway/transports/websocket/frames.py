@@ -1,23 +1,9 @@
-"""Frames on their way in and out: how one is decoded, what is said of a bad one, how one of ours is laid out.
-
-A frame that cannot be read ends the connection. Only `pub` is read twice: where the frame as a whole is sound but some
-of its messages are not, each message is decoded by itself, so that the good ones count.
-"""
+"""What RFC 6455 adds to the frames of PROTOCOL 3: the header of each."""
 
 import struct
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-import msgspec
-from msgspec import Raw
-
-from gateway.errors import Close, Forbidden, GatewayError, Invalid, Limited, Unauthorized, Unavailable
-from gateway.wire import Inbound, LooseEntry, LoosePub, PubEntry, blame, to_msgpack
-
-# what msgspec raises for bad input; RecursionError: nesting that it does not follow
-_BAD: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-# an error names what was wrong, it does not send it back whole
-MAX_TOLD: Final = 200
+from gateway.transports import frames
 
 _FIN_TEXT: Final = 0x81
 _FIN_BINARY: Final = 0x82
@@ -26,31 +12,18 @@ _medium = struct.Struct("!BBH").pack
 _long = struct.Struct("!BBQ").pack
 
 
-class Codec:
-    """One of the two encodings, chosen at the handshake and shared by all connections that use it."""
+class Codec(frames.Codec):
+    """One of the two encodings, chosen at the handshake."""
 
-    __slots__ = ("binary", "decode", "decode_entry", "decode_loose", "decode_ref", "encode", "first_byte")
+    __slots__ = ("first_byte",)
 
     def __init__(self, *, binary: bool) -> None:
-        decoder: Any = msgspec.msgpack.Decoder if binary else msgspec.json.Decoder
-        self.binary = binary
+        super().__init__(binary=binary)
         self.first_byte = _FIN_BINARY if binary else _FIN_TEXT
-        self.decode: Callable[[bytes], Inbound] = decoder(Inbound).decode
-        self.decode_loose: Callable[[bytes], LoosePub] = decoder(LoosePub).decode
-        self.decode_entry: Callable[[Raw], PubEntry] = decoder(PubEntry).decode
-        self.decode_ref: Callable[[Raw], LooseEntry] = decoder(LooseEntry).decode
-        self.encode: Callable[[bytes], bytes] = to_msgpack if binary else bytes
 
 
 JSON_CODEC: Final = Codec(binary=False)
 MSGPACK_CODEC: Final = Codec(binary=True)
-
-
-class BadEntry(NamedTuple):
-    """A message of a `pub` frame that cannot be read, and its `ref` where that can."""
-
-    ref: str | int | None
-    error: GatewayError
 
 
 def header(first_byte: int, length: int) -> bytes:
@@ -65,60 +38,3 @@ def header(first_byte: int, length: int) -> bytes:
     if length < 65536:
         return _medium(first_byte, 126, length)
     return _long(first_byte, 127, length)
-
-
-def read_frame(codec: Codec, data: bytes) -> Inbound | LoosePub:
-    """A frame of the client. LoosePub: some of its messages are bad. Raises Invalid: the connection must end."""
-    try:
-        return codec.decode(data)
-    except _BAD as error:
-        try:
-            return codec.decode_loose(data)
-        except _BAD:
-            raise complaint(error, "$") from None
-
-
-def read_entry(codec: Codec, raw: Raw, at: str) -> PubEntry | BadEntry:
-    """One message of a LoosePub; `at` is where it stands, such as `$.m[2]`."""
-    try:
-        return codec.decode_entry(raw)
-    except _BAD as error:
-        return BadEntry(_read_ref(codec, raw), complaint(error, at))
-
-
-def _read_ref(codec: Codec, raw: Raw) -> str | int | None:
-    try:
-        ref = codec.decode_ref(raw).ref
-    except _BAD:
-        return None
-    if isinstance(ref, str) and len(ref) <= 64:
-        return ref
-    if type(ref) is int and 0 <= ref <= 1 << 53:
-        return ref
-    return None
-
-
-def complaint(error: Exception, at: str) -> Invalid:
-    """What msgspec raised, as an error that names the field; `at` is where the decoded part stands in its frame."""
-    if isinstance(error, RecursionError):
-        return Invalid("nested too deeply", code="too_deep", field=at)
-    if not isinstance(error, msgspec.ValidationError):
-        why = "text that is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        return Invalid(why[:MAX_TOLD], code="malformed", field=at, http=400)
-    why, path = blame(str(error))
-    return Invalid(why[:MAX_TOLD], field=(at + path[1:])[:MAX_TOLD])
-
-
-def close_code(error: GatewayError) -> Close:
-    """What a connection that cannot go on after `error` is closed with (PROTOCOL 3)."""
-    match error:
-        case Unauthorized(code="token_expired" | "token_revoked"):
-            return Close.TOKEN_EXPIRED
-        case Unauthorized() | Forbidden():
-            return Close.NOT_AUTHORISED
-        case Limited():
-            return Close.RATE
-        case Unavailable():
-            return Close.DRAIN
-        case _:
-            return Close.PROTOCOL

@@ -3,7 +3,7 @@
 Everything that can refuse stands here, in this order: the time and the size of the request, the rate of its address,
 its path, what RFC 6455 wants, Origin, subprotocol, the token where it is sent here, the number of connections. A
 refused token is a 401 (or 503, where it cannot be checked): at this point HTTP still has words for it. `/healthz` is
-answered on the way.
+answered on the way. `/mqtt` leads to the MQTT endpoint, which does everything from CONNECT on.
 
 When the request is answered this object is done: the transport goes to a Connection with a protocol core of its own,
 since the one that has parsed the request keeps the request for as long as it lives (3.6 KiB of 5).
@@ -26,9 +26,12 @@ from websockets.typing import Subprotocol
 
 from gateway.auth import Principal, peer_key
 from gateway.errors import Forbidden, GatewayError, Invalid, Limited, NotFound, Unauthorized, Unavailable
+from gateway.transports.mqtt.overws import SUBPROTOCOL as MQTT
+from gateway.transports.mqtt.overws import WebSocketPipe
+from gateway.transports.peers import client_address, peer_address
+from gateway.transports.sockets import end_stream
 from gateway.transports.websocket.connection import Connection
 from gateway.transports.websocket.frames import JSON_CODEC, MSGPACK_CODEC
-from gateway.transports.websocket.peers import client_address, peer_address
 from gateway.wire import JSON, MSGPACK
 
 if TYPE_CHECKING:
@@ -55,13 +58,16 @@ _READING, _CHECKING, _LINGERING, _DONE = range(4)
 class _Core(ServerProtocol):
     """The core that reads the request."""
 
+    known: tuple[str, ...] = (JSON, MSGPACK)
+    default = True  # a client may offer none
+
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
-        """The first that is known, in the client's order; none offered means JSON."""
+        """The first that is known, in the client's order; none offered means JSON, but for MQTT."""
         for name in subprotocols:
-            if name in {JSON, MSGPACK}:
+            if name in self.known:
                 return name
-        if subprotocols:
-            raise NegotiationError(f"offer {JSON} or {MSGPACK}")
+        if subprotocols or not self.default:
+            raise NegotiationError(f"offer {' or '.join(self.known)}")
         return None
 
 
@@ -170,12 +176,21 @@ class Handshake(asyncio.Protocol):
         wait = server.rate.take(peer_key(peer), 1, server.now())
         if wait:
             raise Limited("too many handshakes from this address", retry_after=wait / 1000)
-        if path != "/ws":
+        mqtt = path == "/mqtt" and server.mqtt is not None
+        if mqtt:
+            # [MQTT-6.0.0-3]
+            self.core.known, self.core.default = (MQTT,), False
+            if _own_origin(request):
+                self.core.origins = None
+        elif path != "/ws":
             raise NotFound("nothing is here; connect to /ws")
         response = self.core.accept(request)
         if response.status_code != 101:
             raise _not_accepted(response.status_code, self.core.handshake_exc)
         answer = response.serialize()
+        if mqtt:
+            self._hand_over(answer)
+            return
         token = _bearer(request.headers.get_all("Authorization"))
         if token is None:
             self._open(None, answer)
@@ -204,12 +219,11 @@ class Handshake(asyncio.Protocol):
         server, transport, accepted = self.server, self.transport, self.core
         if principal is not None and server.hub.banned(principal.name, server.now()):
             raise Forbidden("this client is banned for a while", code="banned")
-        core = Protocol(SERVER, state=OPEN, max_size=server.max_frame, logger=core_log)
-        core.extensions = accepted.extensions
+        core = _open_core(accepted, server.max_frame)
         codec = MSGPACK_CODEC if accepted.subprotocol == MSGPACK else JSON_CODEC
         conn = Connection(server, transport, codec, core, principal, self.peer)
         try:
-            server.hub.accept(conn)
+            server.hub.accept(conn, server.max_connections)
         except Limited as error:
             # no rate, but a number: this is not about who asks
             raise Unavailable(error.detail, code=error.code, retry_after=error.retry_after) from None
@@ -224,6 +238,22 @@ class Handshake(asyncio.Protocol):
             # a client may be ahead of the answer
             server.bytes_in -= len(self.buffer)
             conn.data_received(bytes(self.buffer))
+
+    def _hand_over(self, answer: bytes) -> None:
+        """101, and the socket belongs to the MQTT endpoint."""
+        server, transport = self.server, self.transport
+        assert server.mqtt is not None
+        self.state = _DONE
+        server.count_handshake("101")
+        server.bytes_out += len(answer)
+        server.forget(self)
+        pipe = WebSocketPipe(transport, _open_core(self.core, server.mqtt.max_frame))
+        transport.set_protocol(pipe)
+        transport.write(answer)
+        server.mqtt.meet(pipe, self.peer)
+        if self.buffer and not transport.is_closing():
+            server.bytes_in -= len(self.buffer)
+            pipe.data_received(bytes(self.buffer))
 
     # -- the answer ------------------------------------------------------------------------------------------------
 
@@ -279,7 +309,24 @@ class Handshake(asyncio.Protocol):
         if whole:
             self.transport.close()
         elif self.transport.can_write_eof():
-            self.transport.write_eof()
+            end_stream(self.transport)
+
+
+def _open_core(accepted: _Core, max_size: int) -> Protocol:
+    """The core of a connection whose handshake is done. `max_size`: bytes of a message."""
+    core = Protocol(SERVER, state=OPEN, max_size=max_size, logger=core_log)
+    core.extensions = accepted.extensions
+    return core
+
+
+def _own_origin(request: Request) -> bool:
+    """Whether its Origin is the host that it asks. paho says so of every device; and a page from there would still
+    need the credentials of a CONNECT.
+    """
+    origins, hosts = request.headers.get_all("Origin"), request.headers.get_all("Host")
+    if len(origins) != 1 or len(hosts) != 1:
+        return False
+    return origins[0].lower().partition("://")[2] == hosts[0].lower()
 
 
 def _bearer(values: Sequence[str]) -> str | None:

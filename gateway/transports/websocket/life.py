@@ -1,8 +1,5 @@
 """How long a connection lives: whether its peer reads, whether it is still there, how the end goes.
 
-    NEW ── hello ──> JOINING ── welcome ──> LIVE
-     └────────────────┴───────────────────────┴── close, loss, error ──> CLOSING ── socket gone ──> GONE
-
 There is no task and no timer here: the server's wheel calls `look` when something of this connection may be due.
 
 Whoever ends a connection, the hub is told once: at once where the end begins here, with the socket's end where the hub
@@ -18,27 +15,22 @@ from gateway import wire
 from gateway.auth import Principal
 from gateway.errors import Close, GatewayError, Unauthorized, Unavailable
 from gateway.observe.log import get_logger
-from gateway.transports.websocket.frames import Codec, close_code
-from gateway.transports.websocket.writer import CLOSING, GONE, JOINING, LIVE, NEW, Writer
+from gateway.transports.conversation import BLAMELESS, CLOSING, GONE, INTERNAL, JOINING, LIVE, NEW
+from gateway.transports.frames import close_code
+from gateway.transports.sockets import end_stream
+from gateway.transports.websocket.frames import Codec
+from gateway.transports.websocket.writer import Writer
 
 if TYPE_CHECKING:
     from gateway.transports.websocket.server import WebSocketServer
 
 # ms for the peer's answer to a close frame, then the socket is cut
 CLOSE_WAIT: Final = 2000
-# ms from hello to welcome: what a store may take on its worst day
-WELCOME_WAIT: Final = 60_000
 LOST: Final = 1006  # in figures only: no close frame was seen (RFC 6455 7.1.5)
-INTERNAL: Final = 1011  # RFC 6455 7.4.1
 PING: Final = b"\x89\x00"
 
 _log = get_logger("websocket")
 
-# Ends that the gateway or the client chose for reasons of their own: no message that was delivered is to blame (poison)
-_BLAMELESS: Final = frozenset((
-    Close.NORMAL, Close.DRAIN, Close.RATE, Close.EXPIRED, Close.TOKEN_EXPIRED, Close.NOT_AUTHORISED, Close.TAKEN_OVER,
-    Close.BANNED,
-))  # fmt: skip
 # ends after which nobody is expected to answer
 _AT_ONCE: Final = frozenset((Close.SLOW, Close.HEARTBEAT))
 
@@ -46,10 +38,7 @@ _AT_ONCE: Final = frozenset((Close.SLOW, Close.HEARTBEAT))
 class Life(Writer):
     """A connection in time. `last_proof` is the Unix ms of the last inbound byte."""
 
-    __slots__ = (
-        "clean", "deadline", "joined", "last_proof", "next_ping", "principal", "quiet_from", "slot", "stall_at",
-        "stopped",
-    )  # fmt: skip
+    __slots__ = ("deadline", "last_proof", "next_ping", "quiet_from", "slot", "stall_at", "stopped")
 
     def __init__(
         self,
@@ -59,9 +48,8 @@ class Life(Writer):
         core: Protocol,
         principal: Principal | None,
     ) -> None:
-        super().__init__(server, transport, codec, core)
+        super().__init__(server, transport, codec, core, principal)
         now = server.now()
-        self.principal = principal  # of the handshake's token, then of the latest
         self.slot = 0
         self.deadline = now + server.hello_ms  # of every phase but LIVE
         self.last_proof = now
@@ -69,8 +57,6 @@ class Life(Writer):
         self.next_ping = 0
         self.stall_at = 0  # when the peer was last seen to take something, in ms
         self.stopped = False  # the socket is not read
-        self.joined = False  # the hub must be told of the end
-        self.clean = False
 
     # -- whether the peer reads ------------------------------------------------------------------------------------
 
@@ -190,11 +176,6 @@ class Life(Writer):
         self.head(wire.err_frame(error, close=int(code)))
         self.end(code, error.code)
 
-    def end(self, code: int, reason: str) -> None:
-        """Close from here: the hub does not know yet."""
-        self.close(code, reason)
-        self.tell_hub()
-
     def close(self, code: int, reason: str) -> None:
         """Write what is buffered, then the close frame, and wait a little for the peer's. `code` as in errors.Close."""
         if self.phase >= CLOSING:
@@ -205,7 +186,7 @@ class Life(Writer):
         if self.core.state is OPEN:
             # a control frame has room for 125 bytes (RFC 6455 5.5)
             self.core.send_close(int(code), reason.encode()[:123].decode(errors="ignore"))
-        self.clean = self.clean or code in _BLAMELESS
+        self.clean = self.clean or code in BLAMELESS
         self.closing(code)
 
     def closing(self, code: int) -> None:
@@ -230,7 +211,7 @@ class Life(Writer):
         if core.eof_sent and self.transport.can_write_eof():
             # What the peer still sends is read and thrown away: closing over it would reset the connection, and the
             # close frame could be lost on its way (RFC 6455 7.1.1)
-            self.transport.write_eof()
+            end_stream(self.transport)
 
     def lost(self) -> None:
         """The connection has ended without a word."""
@@ -255,11 +236,6 @@ class Life(Writer):
     def let_go(self) -> None:
         """Drop all that belongs to the conversation."""
         self.drop_buffers()
-
-    def tell_hub(self) -> None:
-        if self.joined:
-            self.joined = False
-            self.server.hub.disconnected(self, self.clean)
 
     def hang_up(self) -> None:
         """Both close frames are through."""

@@ -3,9 +3,8 @@
 import asyncio
 import random
 import socket
-import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from websockets.extensions.base import ServerExtensionFactory
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
@@ -16,10 +15,14 @@ from gateway.config import Config, Websocket, parse_listen
 from gateway.errors import Close, ConfigError
 from gateway.observe.log import get_logger
 from gateway.transports.hub import HubSessions
+from gateway.transports.peers import networks
+from gateway.transports.tls import tls_context
 from gateway.transports.websocket.handshake import Handshake
 from gateway.transports.websocket.life import CLOSE_WAIT, Life
-from gateway.transports.websocket.peers import networks
-from gateway.transports.websocket.wheel import Wheel
+from gateway.transports.wheel import Wheel
+
+if TYPE_CHECKING:
+    from gateway.transports.mqtt.server import MqttServer
 
 # bytes of messages that are laid out at once, so also the size of a frame that holds several
 MAX_SLICE: Final = 256 * 1024
@@ -58,9 +61,11 @@ class WebSocketServer:
         self.now = hub.scheduler.now
         self.loop = asyncio.get_running_loop()
         self.port = 0
+        self.mqtt: MqttServer | None = None  # who serves /mqtt
         # limits and times, in bytes and ms
         self.batch = config.limits.batch
         self.max_frame = config.limits.max_frame_bytes
+        self.max_connections = ws.max_connections
         self.max_sockets = ws.max_connections + SPARE_SOCKETS
         self.slice_bytes = min(MAX_SLICE, ws.buffer_limit // 4)
         self.pile_limit = ws.buffer_limit - self.slice_bytes
@@ -97,16 +102,25 @@ class WebSocketServer:
         self._empty.set()
 
     @classmethod
-    async def start(cls, hub: HubSessions, authenticator: Authenticator, config: Config) -> Self:
-        """Listen on `config.websocket.listen`. Raises ConfigError where that cannot be, or for a certificate."""
+    async def start(
+        cls,
+        hub: HubSessions,
+        authenticator: Authenticator,
+        config: Config,
+        mqtt: "MqttServer | None" = None,
+    ) -> Self:
+        """Listen on `config.websocket.listen`. `mqtt` serves `/mqtt`; None: nothing is there. Raises ConfigError where
+        that cannot be, or for a certificate.
+        """
         server = cls(hub, authenticator, config)
+        server.mqtt = mqtt
         await server.listen(config.websocket)
         return server
 
     async def listen(self, ws: Websocket) -> None:
         """Begin to accept. Raises ConfigError."""
         host, port = parse_listen(ws.listen)
-        tls = tls_context(ws.tls_cert, ws.tls_key) if ws.tls_cert else None
+        tls = tls_context(ws.tls_cert, ws.tls_key, "websocket", "http/1.1") if ws.tls_cert else None
         handshake_s, shutdown_s = self.hello_ms / 1000, CLOSE_WAIT / 1000
         try:
             self._listener = await self.loop.create_server(
@@ -223,20 +237,6 @@ class WebSocketServer:
             self.awake_since = now
         self._turned = now
         self.wheel.turn(now)
-
-
-def tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3 with OpenSSL's choice of ciphers. Raises ConfigError for files that cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(f"websocket.tls_cert: {why}", field="websocket.tls_cert") from None
-    return context
 
 
 def _ms(seconds: float) -> int:

@@ -14,86 +14,43 @@ from typing import TYPE_CHECKING, Any, Final
 from websockets.protocol import OPEN, Protocol
 
 from gateway import wire
-from gateway.errors import GatewayError
-from gateway.model import Item, Kind
+from gateway.auth import Principal
+from gateway.model import Kind, Sub
+from gateway.transports.conversation import CLOSING, JOINING, Conversation
 from gateway.transports.websocket.frames import Codec, header
 
 if TYPE_CHECKING:
     from gateway.transports.websocket.server import WebSocketServer
 
-# phases of a connection, in order
-NEW: Final = 0  # hello is awaited
-JOINING: Final = 1  # its token is being checked, or the hub's welcome is awaited
-LIVE: Final = 2  # welcomed
-CLOSING: Final = 3  # the close frame is written, nothing else will be
-GONE: Final = 4  # so is the socket
-
 # answers in one `ok` frame: at about 110 bytes each at most, a frame stays below 256 KiB
 OKS_A_FRAME: Final = 2048
 
 
-class Writer(asyncio.Protocol):
-    """A ports.Connection as far as something is to be written; the rest is left to the classes below."""
+class Writer(Conversation, asyncio.Protocol):
+    """A conversation as far as something is to be written; the rest is left to the classes below."""
 
-    __slots__ = (
-        "codec", "core", "dirty", "heads", "items", "oks", "owed", "paused", "phase", "piled", "server", "session",
-        "stall_left", "transport", "writable",
-    )  # fmt: skip
+    __slots__ = ("core", "paused", "piled", "stall_left", "transport")
 
     via = "ws"
+    door = "websocket"
+    sub = int(Sub.NONE)
+    server: "WebSocketServer"
+    codec: Codec
 
     def __init__(
-        self, server: "WebSocketServer", transport: asyncio.Transport, codec: Codec, core: Protocol
+        self,
+        server: "WebSocketServer",
+        transport: asyncio.Transport,
+        codec: Codec,
+        core: Protocol,
+        principal: Principal | None,
     ) -> None:
-        self.server = server
+        super().__init__(server, codec, principal)
         self.transport = transport
-        self.codec = codec
         self.core = core
-        self.phase = NEW
-        self.session: Any = None
-        self.writable = True
         self.paused = False  # bytes wait in the transport
-        self.dirty = False  # a flush is asked for
-        # lists are made when they are needed: most connections are idle
-        self.heads: list[bytes] | None = None  # frames that go before the messages
-        self.oks: list[bytes] | None = None
-        self.items: list[Item] | None = None
-        self.owed = 0  # publishes without an answer
         self.piled = 0  # bytes of answers that were written and that the peer has not taken all
         self.stall_left = 0  # bytes that the peer has yet to take, as last seen
-
-    # -- what the hub hands over -----------------------------------------------------------------------------------
-
-    def deliver(self, items: list[Item]) -> None:
-        """Messages, gaps and statuses in seq order."""
-        if self.phase != LIVE:
-            return
-        if self.items is None:
-            self.items = items[:]
-        else:
-            self.items += items
-        self.touch()
-
-    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
-        """A publish of this connection is durable."""
-        if self.phase >= CLOSING:
-            return
-        entry = wire.ok_entry(ref, id, dup)
-        if self.oks is None:
-            self.oks = [entry]
-        else:
-            self.oks.append(entry)
-        self.touch()
-        self.answered()
-
-    def refused(self, ref: Any, error: GatewayError) -> None:
-        """A publish of this connection was refused after all."""
-        self.head(wire.err_frame(error, ref))
-        self.answered()
-
-    def error(self, error: GatewayError) -> None:
-        """An `err` about the connection."""
-        self.head(wire.err_frame(error))
 
     def welcome(self, fields: dict[str, Any]) -> None:
         """The hub has joined it to its session: `fields` of the frame, without `t`."""
@@ -104,37 +61,9 @@ class Writer(asyncio.Protocol):
         self.touch()
         self.welcomed()
 
-    def goaway(self, low: float, high: float, why: str) -> None:
-        """Ask the client to come back after a random time in this range, in seconds."""
-        self.head(wire.any_frame({"t": "goaway", "after": [low, high], "why": why}))
-
-    def close(self, code: int, reason: str) -> None:
-        """Write what is buffered, then the close frame, and wait a little for the peer's. `code` as in errors.Close."""
-        raise NotImplementedError
-
-    def answered(self) -> None:
-        """A publish has its answer."""
-        raise NotImplementedError
-
     def welcomed(self) -> None:
         """The welcome is buffered: go live."""
         raise NotImplementedError
-
-    def head(self, frame: bytes) -> None:
-        """A frame that goes before the messages."""
-        if self.phase >= CLOSING:
-            return
-        if self.heads is None:
-            self.heads = [frame]
-        else:
-            self.heads.append(frame)
-        self.touch()
-
-    def touch(self) -> None:
-        """Ask for a flush at the end of this turn."""
-        if not self.dirty:
-            self.dirty = True
-            self.server.hub.touch(self)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -172,10 +101,6 @@ class Writer(asyncio.Protocol):
         self.transport.write(data)
         if self.paused:
             self.piled += answers
-
-    def drop_buffers(self) -> None:
-        """Nothing more will be written."""
-        self.heads = self.oks = self.items = None
 
     def _lay_answers(self, pieces: list[bytes]) -> None:
         heads, self.heads = self.heads, None

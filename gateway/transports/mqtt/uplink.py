@@ -1,0 +1,396 @@
+"""What a device publishes, and the answers: a PUBACK for each message when it is durable, in order of receipt (4.6).
+
+The hub answers in the order in which it was asked, but a publish that is refused at once is not asked about. So every
+QoS 1 publish has a number, and an answer that comes before its turn waits in `early`.
+
+A PUBLISH with DUP may be one that was accepted before: at the first of them the input is held until the store has told
+which message each packet id stood for, and that is kept up to date from then on.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from gateway.auth import Principal
+from gateway.errors import GatewayError, Invalid, Limited, Unavailable
+from gateway.model import Publish as Message
+from gateway.transports.mqtt import codec
+from gateway.transports.mqtt.codec import P, Publish, Reason
+from gateway.transports.mqtt.codes import fitted
+from gateway.transports.mqtt.framed import FramedDesk
+from gateway.transports.mqtt.life import Life
+from gateway.transports.mqtt.plain import may_succeed_later, read_body, read_publish, reason_of
+from gateway.transports.mqtt.topics import OwnTopics, Refusal
+from gateway.transports.mqtt.wills import NOTHING_RETAINED
+from gateway.transports.mqtt.writer import CLOSING
+
+if TYPE_CHECKING:
+    from gateway.transports.mqtt.server import MqttServer
+
+# Publishes at QoS 0 without an answer at which the socket is no longer read, and at which it is again
+OWED_HIGH: Final = 1024
+OWED_LOW: Final = 512
+
+# why the input is held
+JOIN: Final = 1  # the hub joins the device to its session
+ROOM: Final = 2  # more publishes than its receive maximum wait for their answers
+ANSWERS: Final = 3  # a repeated publish came: those before it are to be answered
+LOOKUP: Final = 4  # the store looks for its first time
+ENDING: Final = 5  # the connection ends with this turn of the loop
+
+NOBODY: Final[set[int]] = set()  # never added to
+_bare_puback: Final = codec.puback
+_UNFRAMED: Final = Refusal(Reason.IMPLEMENTATION_SPECIFIC, "subscribe to your frames first")
+_RETAINED: Final = Refusal(Reason.RETAIN_NOT_SUPPORTED, NOTHING_RETAINED)
+_BANNED: Final = "this client is banned for a while"
+
+
+class Sent(NamedTuple):
+    """A QoS 1 publish whose packet id may come again: its number, and the hash of its body."""
+
+    number: int
+    pid: int
+    body: int
+
+
+class Uplink(Life):
+    """A connection as far as it publishes. `held`: packets that wait until something is known, None: nothing waits."""
+
+    __slots__ = (
+        "aliases", "desk", "early", "flying", "given", "held", "hold", "loose", "own", "taken", "unread", "uses",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        server: "MqttServer",
+        transport: asyncio.Transport,
+        version: int,
+        principal: Principal,
+        peer: str,
+    ) -> None:
+        super().__init__(server, transport, version, principal, peer)
+        self.desk: FramedDesk | None = None  # of a framed device
+        self.unread = False  # too many publishes in its frames wait for their answers
+        self.held: list[Any] | None = None
+        self.hold = 0
+        self.own: OwnTopics | None = None
+        self.aliases: dict[int, str | Refusal | None] | None = None
+        self.taken = 0  # QoS 1 publishes, and how many of them were answered
+        self.given = 0
+        self.early: dict[int, bytes] | None = None
+        self.loose = 0  # publishes at QoS 0 without an answer
+        # packet id -> the message that it last stood for: its id, and the hash of its body
+        self.uses: dict[int, tuple[int, int]] | None = None
+        self.flying: set[int] = NOBODY  # packet ids that wait for their answers, kept where `uses` is
+
+    # -- a PUBLISH -------------------------------------------------------------------------------------------------
+
+    def on_publish(self, packet: Publish) -> None:
+        """Take it, hold it, or end the connection for it."""
+        qos = packet.qos
+        if qos:
+            if qos == 2:
+                self.end(Reason.QOS_NOT_SUPPORTED, "publish at QoS 0 or 1")
+                return
+            if self.taken - self.given >= self.server.receive_maximum:
+                # MQTT.js does not keep to it: it is slowed down, like one with 3.1.1 that was never told
+                self.hold_back(ROOM, packet)
+                return
+        if packet.retain and self.version == 5:
+            self.end(_RETAINED.code, _RETAINED.why)
+            return
+        where = self._where(packet)
+        if where is None:
+            self._frame(packet)
+        elif self.phase >= CLOSING:
+            return
+        elif packet.dup and isinstance(where, str) and (self.uses is None or packet.pid in self.flying):
+            self.hold_back(ANSWERS, packet)
+            self.seek()
+        elif self.session is None and self.server.hub.banned(self.principal.name, self.server.now()):
+            # the hub has nothing of it that it could have closed
+            self.end(Reason.ADMINISTRATIVE_ACTION, _BANNED, clean=True)
+        elif packet.retain:
+            self._refuse_packet(packet, _RETAINED, where)
+        elif isinstance(where, Refusal):
+            self._refuse_packet(packet, where)
+        else:
+            self._publish(packet, where)
+
+    def _where(self, packet: Publish) -> str | Refusal | None:
+        """Where it goes, by its topic or alias (3.3.2.3.4)."""
+        own = self.own
+        if own is None:
+            own = self.own = self.server.topics.of(self.principal.name)
+        topic = packet.topic
+        alias = 0 if packet.props is None else packet.props.get(P.TOPIC_ALIAS, 0)
+        if not alias:
+            return own.uplink(topic)
+        if alias > self.server.alias_maximum:
+            self.end(Reason.TOPIC_ALIAS_INVALID, f"topic aliases go up to {self.server.alias_maximum}")
+            return _UNFRAMED
+        if self.aliases is None:
+            self.aliases = {}
+        if topic:
+            # what it means is kept, not the topic: that can be long
+            self.aliases[alias] = own.uplink(topic)
+        elif alias not in self.aliases:
+            self.end(Reason.PROTOCOL_ERROR, "a topic alias that stands for nothing yet")
+            return _UNFRAMED
+        return self.aliases[alias]
+
+    def _publish(self, packet: Publish, address: str) -> None:
+        number = 0
+        ref: Any = 0
+        pid = packet.pid
+        message: Message | None = None
+        if pid:
+            self.taken = number = self.taken + 1
+            ref = number << 16 | pid
+        else:
+            self.loose += 1
+        try:
+            assert self.own is not None
+            message = read_publish(packet, address, self.own.inbox)
+            first = 0
+            if pid and self.uses is not None:
+                body = hash(bytes(message.body))  # type: ignore[arg-type]
+                ref = Sent(number, pid, body)
+                id, was = self.uses.get(pid, (0, 0))
+                first = id if packet.dup and was == body else 0
+            self.server.hub.publish(
+                self.principal, message, self, ref, field="message", pid=pid, possible_dup=first
+            )
+            if self.uses is not None:
+                self.flying.add(pid)
+        except GatewayError as error:
+            if not pid:
+                self.loose -= 1
+                self.server.dropped += 1
+            elif self.version == 5:
+                self._refuse(number, pid, error)
+            else:
+                self._bury(number, pid, address, _body_of(packet, message), error)
+
+    def _frame(self, packet: Publish) -> None:
+        if self.desk is None:
+            self._refuse_packet(packet, _UNFRAMED)
+            return
+        if packet.pid:
+            self.taken += 1
+        self.desk.receive(packet.payload)
+        if packet.pid:
+            self._answer(self.taken, _bare_puback(self.version, packet.pid))
+
+    # -- refusals --------------------------------------------------------------------------------------------------
+
+    def _refuse_packet(self, packet: Publish, why: Refusal, where: str | Refusal | None = None) -> None:
+        """A publish that is not even a message; `where` it was to go."""
+        if not packet.pid:
+            self.server.dropped += 1
+            return
+        self.taken = number = self.taken + 1
+        if self.version == 5:
+            self._refuse_with(number, packet.pid, why.code, why.why)
+        elif why is _UNFRAMED:
+            # nobody can be told, and a frame is no message
+            self.server.count_refused(why.code)
+            self._answer(number, _bare_puback(4, packet.pid))
+        else:
+            code = "topic_forbidden" if why.code is Reason.NOT_AUTHORIZED else "publish_invalid"
+            error = Invalid(why.why, code=code)
+            to = where if isinstance(where, str) else packet.topic.decode()
+            self._bury(number, packet.pid, to, _body_of(packet, None), error, why.code)
+
+    def _refuse(self, number: int, pid: int, error: GatewayError) -> None:
+        """MQTT 5: a PUBACK says why, unless the fault is the gateway's."""
+        if isinstance(error, Unavailable):
+            self._give_up(number, error)
+            return
+        why = error.detail if error.field is None else f"{error.field}: {error.detail}"
+        self._refuse_with(number, pid, reason_of(error), why)
+
+    def _refuse_with(self, number: int, pid: int, code: Reason, why: str) -> None:
+        self.server.count_refused(code)
+        packet = fitted(
+            lambda props: codec.ack(5, codec.Kind.PUBACK, pid, code, props),
+            {},
+            why if self.problems else "",
+            self.max_packet,
+        )
+        self._answer(number, packet)
+
+    def _bury(
+        self, number: int, pid: int, to: str, body: bytes, error: GatewayError, code: Reason | None = None
+    ) -> None:
+        """MQTT 3.1.1 has no refusal: what can never succeed becomes a dead letter, which is as durable as a message;
+        for what may succeed later the connection ends, and the device sends it again.
+        """
+        if may_succeed_later(error):
+            self._give_up(number, error)
+            return
+        self.server.count_refused(code if code is not None else reason_of(error))
+        why = error.detail if error.field is None else f"{error.field}: {error.detail}"
+        try:
+            self.server.hub.refuse(self.principal, to, body, error.code, why, self, number << 16 | pid)
+        except GatewayError as worse:
+            self._give_up(number, worse)
+
+    def _give_up(self, number: int, error: GatewayError) -> None:
+        """End the connection, so that its device publishes this again; nothing behind it is answered any more.
+
+        Not at once: the hub may be in the middle of telling it.
+        """
+        self.hold_back(ENDING)
+        self._answer(number, b"")
+        code = Reason.QUOTA_EXCEEDED if isinstance(error, Limited) else self.server.away()
+        self.server.loop.call_soon(lambda: self.end(code, error.detail, clean=True))
+
+    # -- answers of the hub ----------------------------------------------------------------------------------------
+
+    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
+        """A publish of this connection is durable."""
+        if type(ref) is int:
+            if ref:
+                self._answer(ref >> 16, _bare_puback(self.version, ref & 0xFFFF))
+            else:
+                self.loose -= 1
+                self.answered()
+            return
+        if self.uses is not None:
+            self.uses[ref.pid] = (id, ref.body)
+            self.flying.discard(ref.pid)
+        self._answer(ref.number, _bare_puback(self.version, ref.pid))
+
+    def refused(self, ref: Any, error: GatewayError) -> None:
+        """A publish of this connection was refused after all."""
+        if ref == 0:
+            self.loose -= 1
+            self.server.dropped += 1
+            self.answered()
+            return
+        number, pid = (ref >> 16, ref & 0xFFFF) if type(ref) is int else (ref.number, ref.pid)
+        self.flying.discard(pid)
+        if self.phase >= CLOSING:
+            self._answer(number, b"")
+        elif self.version == 5:
+            self._refuse(number, pid, error)
+        else:
+            # a message without a key, or its dead letter: neither was stored
+            self._give_up(number, error)
+
+    def _answer(self, number: int, packet: bytes) -> None:
+        """Write the answer to a QoS 1 publish when its turn has come; b"": there is none."""
+        if number != self.given + 1:
+            if self.early is None:
+                self.early = {}
+            self.early[number] = packet
+            return
+        self._give(number, packet)
+        if self.early is not None:
+            while self.given + 1 in self.early:
+                self._give(self.given + 1, self.early.pop(self.given + 1))
+            if not self.early:
+                self.early = None
+        self.answered()
+
+    def _give(self, number: int, packet: bytes) -> None:
+        self.given = number
+        if packet and self.hold != ENDING:
+            self.head(packet)
+
+    def answered(self) -> None:
+        """Fewer publishes wait for their answers."""
+        if self.phase >= CLOSING:
+            if self.given == self.taken:
+                self.server.answered(self)
+        elif self.hold == ROOM:
+            if self.taken - self.given <= self.server.receive_maximum // 2:
+                self.hold = 0
+                self.server.loop.call_soon(self.release)
+        elif self.hold == ANSWERS:
+            self.seek()
+        elif self.stopped:
+            self.pace()
+
+    # -- repeated ones ---------------------------------------------------------------------------------------------
+
+    def seek(self) -> None:
+        """Ask for what the packet ids stood for, as soon as nothing that this client published is unanswered."""
+        if self.hold != ANSWERS or self.given != self.taken:
+            return
+        if self.uses is not None:
+            self.hold = 0
+            self.server.loop.call_soon(self.release)
+        elif not self.server.owes(self):
+            self.hold = LOOKUP
+            self.server.look_up(self)
+
+    def found(self, uses: dict[int, tuple[int, bytes]]) -> None:
+        """The latest message under each packet id: (id, body)."""
+        if self.hold == LOOKUP:
+            self.uses = {pid: (id, hash(body)) for pid, (id, body) in uses.items()}
+            self.flying = set()
+            self.hold = 0
+            self.release()
+
+    # -- holding back ----------------------------------------------------------------------------------------------
+
+    def hold_back(self, why: int, packet: Any = None) -> None:
+        """Take nothing more until `release`; `packet` is to be taken again."""
+        self.held = [] if packet is None else [packet]
+        self.hold = why
+        if why in {ANSWERS, LOOKUP, JOIN}:
+            self.wait_for_hub()
+        self.pace()
+
+    def release(self) -> None:
+        """Take what was held, and read on."""
+        raise NotImplementedError
+
+    def pace(self) -> None:
+        """Read the socket, or leave it alone for as long as too much is open."""
+        stop = (
+            self.held is not None
+            or self.unread
+            or self.loose + self.taken - self.given > (OWED_LOW if self.stopped else OWED_HIGH)
+            or self.piled > self.server.pile_high
+        )
+        if stop is self.stopped or self.phase >= CLOSING:
+            return
+        self.stopped = stop
+        if stop:
+            self.transport.pause_reading()
+        else:
+            # bytes that wait in the kernel are heard only when they are read
+            self.quiet_from = self.server.now()
+            self.transport.resume_reading()
+
+    def flush(self) -> None:
+        super().flush()
+        if self.piled:
+            self.pace()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.pace()
+
+    def closing(self) -> None:
+        super().closing()
+        self.server.ended(self)
+
+    def let_go(self) -> None:
+        super().let_go()
+        self.held = self.aliases = self.uses = None
+        self.flying = NOBODY
+
+
+def _body_of(packet: Publish, message: Message | None) -> bytes:
+    """A payload as JSON, for a dead letter."""
+    if message is not None:
+        return bytes(message.body)  # type: ignore[arg-type]
+    try:
+        return bytes(read_body(packet.payload)[0])
+    except Invalid:
+        return msgspec.json.encode(packet.payload.decode(errors="replace"))
