@@ -1,131 +1,147 @@
-"""pipeline: publishers → gateway (durable) → clients, acked, over WebSocket frames, as fast as it goes.
+"""pipeline: publishers → server → clients, acked, as fast as it goes; the same for each protocol and server.
 
-Each publisher keeps `window` messages unanswered and sends to the clients in turn; each client acks each frame that it
-gets, cumulatively. Latency is accepted → acked on the client's side of the wire: from the publish to its arrival at the
-client, whose ack leaves in the same turn.
+Each publisher keeps `window` messages unanswered and sends to the clients in turn; each client acks what it gets in the
+turn in which it gets it. Latency is from the publisher's send to the arrival at the client.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import jwt
+import msgspec
 
 from bench.ledger import Ledger
 from bench.server import Server
-from bench.wsload import LoadClient
+
+# a server that is silent for so long has lost something
+STALLED = 10.0
 
 
-def token(secret: str, name: str) -> str:
-    return jwt.encode({"sub": name, "exp": int(time.time()) + 86400}, secret, "HS256")
+class Mark(msgspec.Struct, gc=False):
+    """What a receiver looks at: publisher, its number for this client, when it was published."""
+
+    p: int
+    n: int
+    at: float
+
+
+class Body(Mark, gc=False):
+    """A message's body."""
+
+    pad: str
 
 
 class Pipeline:
-    """One run. `progress(done, total)` is called now and then."""
+    """One run. `progress(done, total)` is called now and then.
+
+    Subclasses speak a protocol: they connect, send what `take` gives, and report to `answered`, `sight` and `fault`.
+    """
 
     def __init__(
-        self, server: Server, publishers: int, clients: int, messages: int, window: int, size: int,
+        self, server: Server, publishers: int, clients: int, messages: int, size: int,
         progress: Callable[[int, int], None],
     ) -> None:  # fmt: skip
         self.server = server
         self.count = messages
-        self.window = window
         self.pad = "x" * size
         self.progress = progress
         self.names = [f"client-{i}" for i in range(clients)]
-        self.index = {name: i for i, name in enumerate(self.names)}
-        self.publisher_count = publishers
-        self.ledger = Ledger(clients)
-        self.published = 0
+        self.publishers = [f"publisher-{i}" for i in range(publishers)]
+        self.ledger = Ledger(publishers, clients)
+        self.unanswered = [0] * publishers
+        self.until = 0
         self.latency: list[float] = []
         self.done = asyncio.Event()
-        self.unanswered: dict[str, int] = {}
+
+    async def connect(self) -> None:
+        """Connect all clients, ready to receive, then all publishers."""
+        raise NotImplementedError
+
+    def send(self, publisher: int, batch: list[tuple[int, Body]]) -> None:
+        """Publish, each to the client of that index."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End all connections."""
+        raise NotImplementedError
 
     async def run(self) -> dict[str, Any]:
         """Connect everybody, warm up for a tenth, measure the rest."""
         server = self.server
-        receivers = [
-            await LoadClient.connect(server.ws, name, token(server.secret, name), self._received, 256)
-            for name in self.names
-        ]
-        senders = []
-        for i in range(self.publisher_count):
-            name = f"publisher-{i}"
-            self.unanswered[name] = 0
-            senders.append(
-                await LoadClient.connect(server.ws, name, token(server.secret, name), self._answered, 64)
-            )
+        await self.connect()
         warm = self.count // 10
-        await self._push(senders, warm)
+        await self._push(warm)
         self.latency.clear()
         cpu, own, start = server.cpu(), time.process_time(), time.perf_counter()
-        await self._push(senders, self.count)
+        await self._push(self.count)
         seconds = time.perf_counter() - start
         cpu = server.cpu() - cpu
         own = time.process_time() - own
-        for client in [*receivers, *senders]:
-            assert client.transport is not None
-            client.transport.abort()
+        self.close()
         return self._figures(self.count - warm, seconds, cpu, own)
 
-    async def _push(self, senders: list[LoadClient], until: int) -> None:
-        """Publish until `until` messages have arrived."""
+    async def _push(self, until: int) -> None:
+        """Publish until `until` messages have arrived and been answered, or something went wrong."""
         self.until = until
         self.done.clear()
-        for sender in senders:
-            self._fill(sender)
-        while True:
+        for publisher in range(len(self.publishers)):
+            self._fill(publisher)
+        before, since = -1, time.perf_counter()
+        while not (self.done.is_set() or self.ledger.faults):
             try:
                 async with asyncio.timeout(1.0):
                     await self.done.wait()
-                    return
             except TimeoutError:
+                now, moved = time.perf_counter(), self.ledger.seen + self.ledger.acked
+                if moved != before:
+                    before, since = moved, now
+                elif now - since > STALLED:
+                    self.fault("stalled")
                 self.progress(self.ledger.seen, self.count)
 
-    def _fill(self, sender: LoadClient) -> None:
-        room = min(self.window - self.unanswered[sender.name], self.until - self.published)
+    def _fill(self, publisher: int) -> None:
+        """Publish what the window has room for."""
+        ledger = self.ledger
+        room = min(self.server.window - self.unanswered[publisher], self.until - ledger.published)
         if room <= 0:
             return
+        self.unanswered[publisher] += room
         now = time.perf_counter()
-        messages = []
+        batch = []
         for _ in range(room):
-            client = self.published % len(self.names)
-            self.published += 1
-            n = self.ledger.sent[client]
-            self.ledger.sent[client] += 1
-            messages.append(
-                {"ref": n, "to": self.names[client], "body": {"n": n, "at": now, "pad": self.pad}}
-            )
-        self.unanswered[sender.name] += room
-        sender.send({"t": "pub", "m": messages})
+            client = ledger.published % len(self.names)
+            batch.append((client, Body(publisher, ledger.number(publisher, client), now, self.pad)))
+        self.send(publisher, batch)
 
-    def _answered(self, sender: LoadClient, frame: dict[str, Any]) -> None:
-        if frame["t"] == "ok":
-            count = len(frame["m"])
-            self.ledger.acked += count
-            self.unanswered[sender.name] -= count
-            self._fill(sender)
-        elif frame["t"] == "err":
-            self.ledger.refused[frame["code"]] = self.ledger.refused.get(frame["code"], 0) + 1
+    def answered(self, publisher: int, count: int) -> None:
+        """The publisher's oldest `count` unanswered messages were acknowledged."""
+        self.ledger.acked += count
+        self.unanswered[publisher] -= count
+        self._fill(publisher)
+        self._look()
 
-    def _received(self, client: LoadClient, frame: dict[str, Any]) -> None:
-        if frame["t"] != "msg":
-            return
+    def received(self, client: int, marks: list[Mark], redelivered: int) -> None:
+        """Messages reached a client, in this order; `redelivered` of them said that they are redeliveries."""
         now = time.perf_counter()
-        index = self.index[client.name]
         ledger, latency = self.ledger, self.latency
-        entry: dict[str, Any] = {}
-        for entry in frame["m"]:
-            body = entry["body"]
-            ledger.sight(index, body["n"], entry.get("redelivered", 0))
-            latency.append(now - body["at"])
-        client.send_raw(b'{"t":"ack","seq":%d}' % entry["seq"])
-        if ledger.seen >= self.until:
+        for mark in marks:
+            ledger.sight(mark.p, client, mark.n)
+            latency.append(now - mark.at)
+        ledger.marked += redelivered
+        self._look()
+
+    def fault(self, what: str) -> None:
+        """What must not happen: the run ends, and has failed."""
+        self.ledger.faults[what] += 1
+        self.done.set()
+
+    def _look(self) -> None:
+        if self.ledger.seen >= self.until and self.ledger.acked >= self.until:
             self.done.set()
 
     def _figures(self, count: int, seconds: float, cpu: float, own: float) -> dict[str, Any]:
-        latency = sorted(self.latency)
+        latency = sorted(self.latency) or [0.0]
 
         def at(share: float) -> float:
             return round(latency[min(int(len(latency) * share), len(latency) - 1)] * 1000, 3)
@@ -135,6 +151,7 @@ class Pipeline:
             "seconds": round(seconds, 3),
             "rate": round(count / seconds),
             "cpu_us": round(cpu / count * 1e6, 2),
+            "load_us": round(own / count * 1e6, 2),
             "server_busy": round(cpu / seconds, 2),
             "load_busy": round(own / seconds, 2),
             "p50_ms": at(0.5),
@@ -145,22 +162,20 @@ class Pipeline:
         }
 
 
-async def idle(server: Server, sessions: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Resident memory of the gateway for each connected session that does nothing."""
-    first = await LoadClient.connect(server.ws, "first", token(server.secret, "first"), _ignore, 64)
+async def idle(
+    server: Server,
+    connect: Callable[[str], Awaitable[asyncio.BaseTransport]],
+    sessions: int,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Resident memory of the server for each connected session that does nothing."""
+    transports = [await connect("first")]
     before = server.rss()
-    clients = [first]
     for i in range(sessions):
-        name = f"idle-{i}"
-        clients.append(await LoadClient.connect(server.ws, name, token(server.secret, name), _ignore, 64))
+        transports.append(await connect(f"idle-{i}"))
         if i % 100 == 99:
             progress(i + 1, sessions)
     grown = server.rss() - before
-    for client in clients:
-        assert client.transport is not None
-        client.transport.abort()
+    for transport in transports:
+        transport.close()
     return {"sessions": sessions, "rss_per_session": round(grown / sessions)}
-
-
-def _ignore(client: LoadClient, frame: dict[str, Any]) -> None:
-    """Nothing is sent to an idle client but pings."""

@@ -1,4 +1,5 @@
-"""A WebSocket client for load: one asyncio.Protocol, no tasks, nothing allocated that is not needed.
+"""The pipeline over WebSocket frames, and its client: one asyncio.Protocol, no tasks, nothing allocated that is not
+needed.
 
 It speaks the frames of PROTOCOL 3 as JSON. The mask key is zero, so that masking costs nothing here: what is
 measured is the server, which unmasks like always.
@@ -12,6 +13,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
+
+from bench.pipeline import Body, Mark, Pipeline
+from bench.server import Gateway
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -28,17 +32,22 @@ def masked(payload: bytes) -> bytes:
 
 
 class LoadClient(asyncio.Protocol):
-    """`on_frame(client, frame)` gets each decoded frame; `send(frame)` writes one."""
+    """`on_frame(client, frame)` gets each decoded frame, `on_lost()` the end; `send(frame)` writes one."""
 
-    def __init__(self, name: str, on_frame: Callable[["LoadClient", dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        on_frame: Callable[["LoadClient", dict[str, Any]], None],
+        on_lost: Callable[[], None],
+    ) -> None:
         self.name = name
         self.on_frame = on_frame
+        self.on_lost = on_lost
         self.transport: asyncio.Transport | None = None
         self.buffer = b""
         self.open = False
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.welcomed: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.closed = False
 
     @classmethod
     async def connect(
@@ -48,12 +57,14 @@ class LoadClient(asyncio.Protocol):
         token: str,
         on_frame: Callable[["LoadClient", dict[str, Any]], None],
         window: int,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> "LoadClient":
         """Connect, say hello, wait for the welcome."""
         parts = urlsplit(url)
         assert parts.hostname is not None
+        assert parts.port is not None
         _, client = await asyncio.get_running_loop().create_connection(
-            lambda: cls(name, on_frame), parts.hostname, parts.port
+            lambda: cls(name, on_frame, on_lost), parts.hostname, parts.port
         )
         assert client.transport is not None
         key = base64.b64encode(os.urandom(16)).decode()
@@ -82,10 +93,10 @@ class LoadClient(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
         for future in (self.opened, self.welcomed):
             if not future.done():
                 future.set_exception(ConnectionError(f"{self.name}: connection lost"))
+        self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         buffer = self.buffer + data if self.buffer else data
@@ -136,6 +147,72 @@ class LoadClient(asyncio.Protocol):
         elif opcode == 9:
             assert self.transport is not None
             self.transport.write(b"\x8a" + bytes((0x80 | size,)) + b"\0\0\0\0" + buffer[start:end])
-        elif opcode == 8:
-            self.closed = True
         return end
+
+
+class WebSocketPipeline(Pipeline):
+    """Publishes of one turn are one frame; a client acks each frame that it gets, cumulatively."""
+
+    server: Gateway
+
+    async def connect(self) -> None:
+        self.clients: list[LoadClient] = []
+        for i, name in enumerate(self.names):
+            self.clients.append(await self._open(name, self._receiver(i), self.server.window))
+        self.senders: list[LoadClient] = []
+        for i, name in enumerate(self.publishers):
+            self.senders.append(await self._open(name, self._answers(i), 64))
+
+    async def _open(
+        self, name: str, on_frame: Callable[[LoadClient, dict[str, Any]], None], window: int
+    ) -> LoadClient:
+        return await LoadClient.connect(
+            self.server.ws,
+            name,
+            self.server.token(name),
+            on_frame,
+            window,
+            lambda: self.fault("connection lost"),
+        )
+
+    def close(self) -> None:
+        for client in [*self.clients, *self.senders]:
+            client.on_lost = lambda: None
+            assert client.transport is not None
+            client.transport.abort()
+
+    def send(self, publisher: int, batch: list[tuple[int, Body]]) -> None:
+        names = self.names
+        messages = [{"ref": body.n, "to": names[client], "body": body} for client, body in batch]
+        self.senders[publisher].send({"t": "pub", "m": messages})
+
+    def _answers(self, publisher: int) -> Callable[[LoadClient, dict[str, Any]], None]:
+        def on_frame(_: LoadClient, frame: dict[str, Any]) -> None:
+            if frame["t"] == "ok":
+                self.answered(publisher, len(frame["m"]))
+            elif frame["t"] == "err":
+                self.fault(frame["code"])
+
+        return on_frame
+
+    def _receiver(self, index: int) -> Callable[[LoadClient, dict[str, Any]], None]:
+        def on_frame(client: LoadClient, frame: dict[str, Any]) -> None:
+            if frame["t"] != "msg":
+                return
+            entries = frame["m"]
+            client.send_raw(b'{"t":"ack","seq":%d}' % entries[-1]["seq"])
+            bodies = [entry["body"] for entry in entries]
+            self.received(
+                index,
+                [Mark(body["p"], body["n"], body["at"]) for body in bodies],
+                sum(1 for entry in entries if "redelivered" in entry),
+            )
+
+        return on_frame
+
+
+async def connect_idle(server: Gateway, name: str) -> asyncio.BaseTransport:
+    """A session that does nothing."""
+    client = await LoadClient.connect(server.ws, name, server.token(name), lambda *_: None, 64)
+    assert client.transport is not None
+    return client.transport
