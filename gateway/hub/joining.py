@@ -160,14 +160,14 @@ class Joining:
         join.why = session.continues(attach.clean)
         if join.why:
             self._new_epoch(session)
-        same = row is not None and not join.why
         return SessionRow(
             client=session.client,
             epoch=session.epoch,
             eno=session.eno,
             next=session.next,
-            token_presented=row.token_presented if row is not None and same else None,
-            token_issued=row.token_issued if row is not None and same else None,
+            # in another epoch they resume nothing, but still tell which welcome has arrived
+            token_presented=row.token_presented if row is not None else None,
+            token_issued=row.token_issued if row is not None else None,
             created=row.created if row is not None else now,
             seen=now,
             sub=plain_at(attach.qos) if attach.live else int(Sub.NONE),

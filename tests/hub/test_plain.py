@@ -82,6 +82,24 @@ def test_a_clean_start_begins_an_epoch_and_keeps_what_is_pending() -> None:
     assert fresh.items == [(1, id_of(sink), 1)]
 
 
+def test_what_was_missed_is_told_once_whatever_a_device_did_in_between() -> None:
+    rig = Rig()
+    rig.conn("alice").drop(clean=True)
+    rig.publish("alice", ttl=1.0)
+    rig.pass_(3)
+    ws = rig.conn("alice")
+    assert ws.welcomed is not None
+    assert ws.welcomed["missed"] == {"expired": 1}
+    ws.drop(clean=True)
+    rig.device("alice", clean=True).drop(clean=True)
+    rig.pass_(0.01)
+    back = ws.again()
+    rig.pass_(0.01)
+    assert back.welcomed is not None
+    assert back.welcomed["why"] == "epoch"
+    assert "missed" not in back.welcomed
+
+
 def test_a_clean_start_without_a_subscription_leaves_the_client_away() -> None:
     rig = Rig()
     device = rig.device("alice")
