@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import random
 import socket
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 
@@ -15,17 +17,23 @@ from tests.support.process import GatewayProcess
 
 
 def free_port() -> int:
-    """A port that was free a moment ago; a gateway that is killed and started again keeps it."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """A port that was free a moment ago; a gateway that is killed and started again keeps it. Not one of those that
+    the kernel gives to clients: while the gateway is away one of them would take it.
+    """
+    first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, first_of_clients)
+        with socket.socket() as s, suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def fixed_ports() -> dict[str, str]:
     return {
         "BOTGW_WEBSOCKET__LISTEN": f"127.0.0.1:{free_port()}",
         "BOTGW_HTTP__LISTEN": f"127.0.0.1:{free_port()}",
+        "BOTGW_MQTT__LISTEN": f"127.0.0.1:{free_port()}",
     }
 
 
@@ -40,18 +48,27 @@ async def ready(http: aiohttp.ClientSession, wanted: int) -> None:
 
 
 class LedgerProcess:
-    """`async with LedgerProcess(gateway) as ledger`: figures as they come, then `await ledger.verdict()`."""
+    """`async with LedgerProcess(gateway) as ledger`: figures as they come, then `await ledger.verdict()`.
 
-    def __init__(self, gateway: GatewayProcess, *args: str) -> None:
+    `kind`: of the clients, those over WebSocket, devices over plain MQTT, or `roam` for such as change their way.
+    """
+
+    def __init__(
+        self, gateway: GatewayProcess, *args: str, kind: Literal["ws", "mqtt", "roam"] = "ws"
+    ) -> None:
         self.gateway = gateway
-        self.args = args
+        self.module = "ledger" if kind == "ws" else f"ledger_{kind}"
+        self.args = ["--url", gateway.ws if kind == "ws" else gateway.mqtt, *args]
+        if kind == "roam":
+            self.args += ["--ws", gateway.ws, "--api", gateway.api, "--key", gateway.key]
         self.process: asyncio.subprocess.Process | None = None
         self.figures: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
-        secrets = tomllib.loads((self.gateway.folder / "data" / "secrets.toml").read_text())
+        data = tomllib.loads(self.gateway.config_file.read_text())["data_dir"]
+        secrets = tomllib.loads((Path(data) / "secrets.toml").read_text())
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.faults.ledger", "--url", self.gateway.ws,
+            sys.executable, "-m", f"tests.faults.{self.module}",
             f"--secret={secrets['jwt_secret']}", *self.args,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
         )  # fmt: skip
@@ -77,16 +94,32 @@ class LedgerProcess:
                 if condition(self.figures):
                     return self.figures
 
-    async def verdict(self, timeout: float = 90.0) -> dict[str, Any]:
-        """Stop publishing, wait until everything has arrived, and hear what is wrong."""
+    def stop(self) -> None:
+        """Nothing new is published from now on."""
         assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.write(b"stop\n")
+
+    async def verdict(self, timeout: float = 90.0) -> dict[str, Any]:
+        """Stop publishing, wait until everything has arrived, and hear what is wrong."""
+        self.stop()
         return await self.until(lambda f: "verdict" in f, timeout)
 
 
 def assert_clean(verdict: dict[str, Any]) -> None:
-    """0 lost, 0 unmarked duplicates, 0 out of order, no hole, nothing refused that arrived."""
-    wrong = {k: verdict[k] for k in ("lost", "duplicates", "disorder", "holes", "false_acks") if verdict[k]}
+    """0 lost, 0 unmarked duplicates, 0 out of order, no hole, nothing refused that arrived; see the ledgers."""
+    kinds = (
+        "lost",
+        "duplicates",
+        "disorder",
+        "holes",
+        "false_acks",
+        "ids",
+        "twice",
+        "forgotten",
+        "answers",
+        "epochs",
+    )
+    wrong = {k: verdict[k] for k in kinds if verdict.get(k)}
     assert not wrong, verdict
     assert verdict["unanswered"] == 0, verdict

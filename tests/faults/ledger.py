@@ -19,7 +19,8 @@ import json
 import random
 import sys
 import time
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence, Sized
+from typing import Any, Protocol
 
 import jwt
 import msgspec
@@ -206,6 +207,10 @@ class Publisher(Peer):
             "key": f"{self.name}-{n}",
         }
 
+    def room(self) -> bool:
+        """Whether it may publish more."""
+        return len(self.unanswered) < OUTSTANDING
+
     async def run(self) -> None:
         while True:
             joined = await self.join()
@@ -231,7 +236,7 @@ class Publisher(Peer):
                 await asyncio.sleep(0.2)
                 again = sorted(self.unanswered)
                 continue
-            elif not self.stop and len(self.unanswered) < OUTSTANDING:
+            elif not self.stop and self.room():
                 batch = list(range(self.next, self.next + BATCH))
                 self.next += BATCH
                 self.unanswered.update(dict.fromkeys(batch))
@@ -261,7 +266,16 @@ def tell(figures: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def main() -> None:
+class Sender(Protocol):
+    """Who publishes, as far as the end needs it."""
+
+    stop: bool
+
+    @property
+    def unanswered(self) -> Sized: ...
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--secret", required=True)
@@ -269,16 +283,14 @@ async def main() -> None:
     parser.add_argument("--publishers", type=int, default=2)
     parser.add_argument("--size", type=int, default=20)
     parser.add_argument("--patience", type=float, default=60.0)
-    args = parser.parse_args()
-    ledger = Ledger()
-    publishers = [
-        Publisher(ledger, args.url, args.secret, f"pub-{i}", args.clients, args.size)
-        for i in range(args.publishers)
-    ]
-    subscribers = [
-        Subscriber(ledger, args.url, args.secret, f"sub-{i}", random.Random(i)) for i in range(args.clients)
-    ]
-    tasks = [asyncio.create_task(p.run()) for p in [*publishers, *subscribers]]
+    return parser
+
+
+async def keep(
+    ledger: Ledger, publishers: Sequence[Sender], work: Iterable[Coroutine[Any, Any, None]], patience: float
+) -> None:
+    """Tell the figures until the line `stop` comes, and then the verdict."""
+    tasks = [asyncio.create_task(one) for one in work]
     line = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
     while not line.done():
         ledger.outstanding = sum(len(p.unanswered) for p in publishers)
@@ -289,7 +301,7 @@ async def main() -> None:
                 task.result()
     for publisher in publishers:
         publisher.stop = True
-    deadline = time.monotonic() + args.patience
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline and (any(p.unanswered for p in publishers) or ledger.lost()):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     verdict = ledger.figures() | {
@@ -303,6 +315,19 @@ async def main() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def main() -> None:
+    args = arguments().parse_args()
+    ledger = Ledger()
+    publishers = [
+        Publisher(ledger, args.url, args.secret, f"pub-{i}", args.clients, args.size)
+        for i in range(args.publishers)
+    ]
+    subscribers = [
+        Subscriber(ledger, args.url, args.secret, f"sub-{i}", random.Random(i)) for i in range(args.clients)
+    ]
+    await keep(ledger, publishers, [p.run() for p in [*publishers, *subscribers]], args.patience)
 
 
 if __name__ == "__main__":

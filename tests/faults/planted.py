@@ -1,7 +1,11 @@
 """The gateway with a bug in it: `python -m tests.faults.planted BUG serve --config …`.
 
 A fault test that has never been seen to fail proves nothing. Each test here runs once more against the bug that it is
-there to find, and must find it.
+there to find, and must find it. `a+b` plants several.
+
+`held_commit` and `held_answer` are no bugs but a disk in the worst moment: a message whose body has the word HELD is
+never committed, or committed without anybody being told; from then on the store stands still. So a test can kill the
+gateway between receiving and committing, and between committing and answering.
 """
 
 import sqlite3
@@ -10,11 +14,25 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.cli import main
-from gateway.commit import Sink
+from gateway.commit import Commit, Sink
+from gateway.engine.session import Session
+from gateway.engine.window import Window
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
 from gateway.hub.joining import Joining
+from gateway.stores.sqlite import SqliteStore
+from gateway.transports.mqtt import MqttServer, admission, plain
+from gateway.transports.mqtt.connection import Connection
+from gateway.transports.mqtt.plain import Plain
 from gateway.transports.websocket import server
+
+HELD = "held-by-the-disk"
+
+
+def replace(owner: Any, name: str, new: Any) -> None:
+    """A bug whose place is gone would be no bug."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more"
+    setattr(owner, name, new)
 
 
 def acked_before_commit() -> None:
@@ -96,13 +114,114 @@ def unbounded() -> None:
         self.pile_limit = self.pile_high = 1 << 40
 
     server.WebSocketServer.__init__ = generous  # type: ignore[method-assign]
+    start_mqtt = MqttServer.__init__
+
+    def generous_mqtt(self: Any, *args: Any, **kwargs: Any) -> None:
+        start_mqtt(self, *args, **kwargs)
+        self.stall_ms = 1 << 40
+        self.pile_limit = self.pile_high = 1 << 40
+
+    replace(MqttServer, "__init__", generous_mqtt)
+
+
+def without_dup() -> None:
+    """What a plain MQTT session is sent again carries no DUP."""
+    publish = Plain.publish
+
+    def plain_again(self: Plain, item: Any, now: int, qos: int, dup: bool = False) -> bytes:
+        return publish(self, item, now, qos)
+
+    replace(Plain, "publish", plain_again)
+
+
+def ids_anew() -> None:
+    """Packet ids count from 1 on every connection, so that a message comes again under another one."""
+    packet_id, publish, seq_of = plain.packet_id, Plain.publish, Connection.seq_of
+    bases: dict[Plain | None, int] = {}
+    base = 0
+
+    def counted(self: Plain, item: Any, now: int, qos: int, dup: bool = False) -> bytes:
+        nonlocal base
+        base = bases.setdefault(self, item.seq - 1)
+        return publish(self, item, now, qos, dup)
+
+    def answered(self: Connection, pid: int) -> int:
+        return seq_of(self, pid + bases.get(self.plain, 0))
+
+    replace(plain, "packet_id", lambda seq: packet_id(seq - base))
+    replace(Plain, "publish", counted)
+    replace(Connection, "seq_of", answered)
+
+
+def not_looked_up() -> None:
+    """Nobody looks whether a publish with DUP was committed before."""
+
+    async def nothing(self: Intake, *_: Any) -> dict[str, Any]:
+        return {}
+
+    replace(Intake, "uplinks", nothing)
+
+
+def patient() -> None:
+    """The keep alive of MQTT devices is not checked."""
+    replace(admission, "_silence", lambda keep_alive: 0)
+
+
+def own_epochs() -> None:
+    """A plain MQTT device that comes back begins a new epoch."""
+    continues = Session.continues
+    replace(Session, "continues", lambda self, clean: continues(self, True))
+
+
+def never_again() -> None:
+    """What was written once is not written again on the next connection."""
+
+    def once(self: Window) -> None:
+        written = [item for item in self.items if item.written]
+        reconnected(self)
+        for item in written:
+            if item in self.unwritten:
+                self.unwritten.remove(item)
+
+    reconnected = Window.reconnected
+    replace(Window, "reconnected", once)
+
+
+def held_commit() -> None:
+    """See above: never committed."""
+    submit = SqliteStore.submit
+
+    def stuck(self: SqliteStore, commit: Commit, done: Any) -> None:
+        if not _held(commit):
+            submit(self, commit, done)
+
+    replace(SqliteStore, "submit", stuck)
+
+
+def held_answer() -> None:
+    """See above: committed, and nobody is told."""
+    submit = SqliteStore.submit
+
+    def silent(self: SqliteStore, commit: Commit, done: Any) -> None:
+        submit(self, commit, (lambda *_: None) if _held(commit) else done)
+
+    replace(SqliteStore, "submit", silent)
+
+
+def _held(commit: Commit) -> bool:
+    return any(HELD.encode() in (item.body or b"") for item in commit.appends)
 
 
 BUGS: dict[str, Callable[[], None]] = {
-    f.__name__: f for f in (acked_before_commit, synchronous_off, unmarked, full_is_fine, unbounded)
-}
+    f.__name__: f
+    for f in (
+        acked_before_commit, synchronous_off, unmarked, full_is_fine, unbounded, without_dup, ids_anew, not_looked_up,
+        patient, own_epochs, never_again, held_commit, held_answer,
+    )
+}  # fmt: skip
 
 if __name__ == "__main__":
-    BUGS[sys.argv[1]]()
+    for name in sys.argv[1].split("+"):
+        BUGS[name]()
     sys.argv = [sys.argv[0], *sys.argv[2:]]
     sys.exit(main())
