@@ -37,7 +37,7 @@ JOIN: Final = 1  # the hub joins the device to its session
 ROOM: Final = 2  # more publishes than its receive maximum wait for their answers
 ANSWERS: Final = 3  # a repeated publish came: those before it are to be answered
 LOOKUP: Final = 4  # the store looks for its first time
-ENDING: Final = 5  # the connection ends with this turn of the loop
+ENDING: Final = 5  # a publish was given up: the connection ends when its turn has come
 
 NOBODY: Final[set[int]] = set()  # never added to
 _bare_puback: Final = codec.puback
@@ -58,7 +58,8 @@ class Uplink(Life):
     """A connection as far as it publishes. `held`: packets that wait until something is known, None: nothing waits."""
 
     __slots__ = (
-        "aliases", "desk", "early", "flying", "given", "held", "hold", "loose", "own", "taken", "unread", "uses",
+        "aliases", "desk", "early", "flying", "given", "held", "hold", "last", "loose", "over", "own", "taken",
+        "unread", "uses",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +81,9 @@ class Uplink(Life):
         self.given = 0
         self.early: dict[int, bytes] | None = None
         self.loose = 0  # publishes at QoS 0 without an answer
+        # how it ends when a publish that was given up has its turn
+        self.last: tuple[Reason, str] | None = None
+        self.over = False  # its turn has come
         # packet id -> the message that it last stood for: its id, and the hash of its body
         self.uses: dict[int, tuple[int, int]] | None = None
         self.flying: set[int] = NOBODY  # packet ids that wait for their answers, kept where `uses` is
@@ -240,12 +244,13 @@ class Uplink(Life):
     def _give_up(self, number: int, error: GatewayError) -> None:
         """End the connection, so that its device publishes this again; nothing behind it is answered any more.
 
-        Not at once: the hub may be in the middle of telling it.
+        Not before its turn has come: what was accepted before it has its PUBACK then. Else its device would send that
+        again, too, as often as it meets a limit, and each time it would be another message.
         """
         self.hold_back(ENDING)
-        self._answer(number, b"")
         code = Reason.QUOTA_EXCEEDED if isinstance(error, Limited) else self.server.away()
-        self.server.loop.call_soon(lambda: self.end(code, error.detail, clean=True))
+        self.last = self.last or (code, error.detail)
+        self._answer(number, b"")
 
     # -- answers of the hub ----------------------------------------------------------------------------------------
 
@@ -297,8 +302,15 @@ class Uplink(Life):
 
     def _give(self, number: int, packet: bytes) -> None:
         self.given = number
-        if packet and self.hold != ENDING:
+        if self.over:
+            return
+        if packet:
             self.head(packet)
+        elif self.last is not None:
+            self.over = True
+            code, why = self.last
+            # the hub may be in the middle of telling it
+            self.server.loop.call_soon(lambda: self.end(code, why, clean=True))
 
     def answered(self) -> None:
         """Fewer publishes wait for their answers."""
@@ -341,7 +353,7 @@ class Uplink(Life):
         """Take nothing more until `release`; `packet` is to be taken again."""
         self.held = [] if packet is None else [packet]
         self.hold = why
-        if why in {ANSWERS, LOOKUP, JOIN}:
+        if why in {ANSWERS, LOOKUP, JOIN, ENDING}:
             self.wait_for_hub()
         self.pace()
 
