@@ -6,7 +6,7 @@ by the fallback chain. Devices with the same keep alive whose pings arrive stay.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +108,14 @@ async def until(true: Any, timeout: float = 20.0) -> bool:
     return True
 
 
+async def delivered(http: aiohttp.ClientSession, ids: Iterable[str]) -> None:
+    """Wait until their acks have come through: else these would be handed over, too."""
+    async with asyncio.timeout(20):
+        for id in ids:
+            while (await get(http, f"/v1/messages/{id}"))["status"] != "delivered":  # noqa: ASYNC110 - see below
+                await asyncio.sleep(0.01)  # polling is the API's interface
+
+
 @asynccontextmanager
 async def fallen_silent(folder: Path, bug: str = "") -> AsyncIterator[Scene]:
     """The network has just begun to swallow everything; each device has acked a message and was posted a second one."""
@@ -125,8 +133,9 @@ async def fallen_silent(folder: Path, bug: str = "") -> AsyncIterator[Scene]:
                 wells[0].run(gateway, gateway.mqtt),
                 wells[1].run(gateway, gateway.mqtt),
             ):
-                await post(http, names, 0)
+                first = await post(http, names, 0)
                 assert await until(lambda: all(d.got == [0] for d in (*mutes, *wells)))
+                await delivered(http, first.values())
                 proxy.mute()
                 proxy.deafen()
                 proofs = {d.name: (await get(http, f"/v1/clients/{d.name}"))["last_proof"] for d in mutes}
