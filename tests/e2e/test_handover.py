@@ -131,8 +131,8 @@ async def test_hand_overs_under_load_and_over_kills(tmp_path: Path) -> None:
     assert verdict["welcomes"]["new"] == 5
 
 
-@pytest.mark.parametrize(("bug", "finds"), [("own_epochs", "epochs")])
+@pytest.mark.parametrize(("bug", "finds"), [("own_epochs", "epochs"), ("never_again", "forgotten")])
 async def test_a_planted_bug_is_found(tmp_path: Path, bug: str, finds: str) -> None:
-    """Seen to fail: each way with an epoch of its own."""
+    """Seen to fail: each way with an epoch of its own, and what the other way has written is not written again."""
     verdict = await run(tmp_path, TIMES, bug=bug)
     assert verdict[finds], verdict

@@ -174,12 +174,14 @@ def own_epochs() -> None:
 
 
 def never_again() -> None:
-    """What was written once is not written again on the next connection."""
+    """The first of what was written once is not written again on the next connection. Not all of it: a window full of
+    such would let nothing new through, and there would be no verdict.
+    """
 
     def once(self: Window) -> None:
         written = [item for item in self.items if item.written]
         reconnected(self)
-        for item in written:
+        for item in written[:1]:
             if item in self.unwritten:
                 self.unwritten.remove(item)
 
