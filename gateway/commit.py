@@ -370,6 +370,17 @@ class Sink(Protocol):
     def refused(self, ref: Any, error: GatewayError) -> None: ...
 
 
+class RunSink(Sink, Protocol):
+    """Who asked for many at once (hub/bare.py)."""
+
+    def stored_run(self, refs: list[Any], items: list[Item]) -> None:
+        """These messages are durable, none of them a repetition."""
+
+
+# of a message that has nothing else: address, body (bytes that may be JSON), MQTT packet id (0: none), ref
+BareMessage = tuple[str, bytes, int, Any]
+
+
 class Commit:
     """What one commit carries. The hub fills it, the store carries it out and writes results into it.
 
@@ -377,31 +388,36 @@ class Commit:
        seq, in order, writing `item.seq` (`item.eno` is set). `keys[i]` is the KeyClaim of append i, `twins[i]` the
        result where it was not stored (no seq is used). An append whose `x.collapse` is set first ends (CANCELLED,
        why `collapsed`) the earlier row of the same client, sender and collapse, if that waits and was never bound:
-       `collapsed` gets (index, id), and `missed.superseded` of the client counts one.
+       `collapsed` gets (index, id), and `missed.superseded` of the client counts one. `runs` is the hub's: ranges of
+       appends whose sink is one RunSink.
     2. `binds`: (client, eno, items): those of `items` that still wait get the next seqs, in order, and become BOUND
        (status SENT if it was QUEUED); the item gets `seq`, `eno`, hold BOUND and status; one that no longer waits
        keeps hold WAITING and seq 0.
-    3. `settles`: (id, status, at, via): a BOUND or CLAIMED row becomes NONE with due 0 and, unless it has ended
+    3. `settles`: (status, at, via, ids): a BOUND or CLAIMED row becomes NONE with due 0 and, unless it has ended
        already, that status; its chain row is deleted (what an open attempt still brings goes to the timeline only).
+       `settled` is the hub's.
     4. `ops`, in order.
     5. `reads`, after the commit, in order.
     """
 
     __slots__ = (
-        "appends", "at", "binds", "collapsed", "failed", "keys", "ops", "reads", "refs", "settled", "settles", "sinks",
-        "twins",
+        "appends", "at", "binds", "collapsed", "failed", "keys", "ops", "reads", "refs", "runs", "settled", "settles",
+        "sinks", "twins",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.appends: list[Item] = []
         self.sinks: list[Sink | None] = []  # beside appends
         self.refs: list[Any] = []  # beside appends
+        self.runs: list[tuple[int, int, RunSink]] = []
         self.keys: dict[int, KeyClaim] = {}
         self.twins: dict[int, Twin] = {}
         self.collapsed: list[tuple[int, int]] = []
         self.binds: list[tuple[str, int, list[Item]]] = []
-        self.settles: list[tuple[int, int, int, str]] = []
-        self.settled: list[Item] = []  # beside settles; for the hub
+        self.settles: list[tuple[int, int, str, list[int]]] = []
+        self.settled: list[
+            tuple[int, str, list[Item]]
+        ] = []  # messages that were not delivered before: at, via
         self.ops: list[Op] = []
         self.reads: list[Read] = []
         self.failed: list[Callable[[GatewayError], None]] = []  # told when the commit fails

@@ -71,3 +71,11 @@ class IdMaker:
                 fresh = ((last >> TIME_SHIFT) + 1) << TIME_SHIFT | self._node
         self._last = fresh
         return fresh
+
+    def run(self, now: int, count: int) -> int:
+        """The first of `count` ids in a row, at most half a counter (16384)."""
+        first = self.next(now)
+        if (first + count - 1) >> COUNTER_BITS != first >> COUNTER_BITS:
+            first = ((first >> TIME_SHIFT) + 1) << TIME_SHIFT | self._node
+        self._last = first + count - 1
+        return first

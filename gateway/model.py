@@ -17,6 +17,7 @@ _client_id = re.compile(CLIENT_ID).fullmatch
 _space = re.compile(rf"(pool|group):({CLIENT_ID})").fullmatch
 
 MAX_TTL = 31_536_000.0
+DEFAULT_TTL = 86_400.0
 MAX_DEPTH = 64
 MAX_META = 2048
 MAX_TYPE = 64
@@ -137,7 +138,7 @@ class Publish(Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=Tr
         Annotated[str, Meta(max_length=MAX_TYPE, description="the application's own name for it")] | None
     ) = None
     priority: Annotated[Priority, Meta(description="what is queued leaves in this order")] = "normal"
-    ttl: Annotated[Seconds, Meta(description="seconds until it is worthless: then expired")] = 86400.0
+    ttl: Annotated[Seconds, Meta(description="seconds until it is worthless: then expired")] = DEFAULT_TTL
     deadline: (
         Annotated[
             Seconds,

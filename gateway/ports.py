@@ -73,7 +73,9 @@ class Connection(Protocol):
         """Who it is; "" until that is known."""
 
     def deliver(self, items: list[Item]) -> None:
-        """Messages, gaps and statuses in seq order. A body that was written may be dropped: the store has it."""
+        """Messages, gaps and statuses in seq order, to be written when `flush` is called; it asks for that. A body
+        that was written may be dropped: the store has it.
+        """
 
     def stored(self, ref: Any, id: int, dup: bool, status: int) -> None: ...
 
@@ -159,11 +161,14 @@ class Observer(Protocol):
 
     def committed(self, commit: Commit, seconds: float) -> None: ...
 
-    def acked(self, elapsed: int) -> None:
-        """A message was acked, `elapsed` ms after its acceptance."""
+    def acked(self, elapsed: list[int]) -> None:
+        """Messages were acked, so many ms after their acceptance."""
 
     def attempt(self, channel: str, kind: str) -> None:
         """An attempt at a channel ended with this outcome."""
+
+    def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None:
+        """The same for many that simply go their way: they came to stand at QUEUED, SENT or DELIVERED."""
 
     def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
         """A message has a new status, durably."""

@@ -103,6 +103,9 @@ class Bye(Struct, tag_field="t", tag="bye", forbid_unknown_fields=True):
 
 Inbound = Hello | Ack | Nack | Reject | Working | ReadFrame | Pub | NewToken | Ping | Bye
 
+_SPACE = 0x20
+# no integer of fewer digits is too large for a double
+_SHORT = 300
 _json_any = msgspec.json.Decoder()
 _json_encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -144,6 +147,21 @@ def check_body(raw: bytes, field: str = "$.body") -> None:
         ) from None
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and not _depth(value, MAX_DEPTH):
         raise Invalid(f"nesting over {MAX_DEPTH}", code="too_deep", field=field)
+
+
+def fits_every_client(raw: bytes) -> bool:
+    """Whether these bytes are JSON that passes `check_body`, without anything around it. What is nested deeply is left
+    to that.
+    """
+    try:
+        if not raw.isascii():
+            raw.decode()
+        value = _json_any.decode(raw)
+        if len(raw) > _SHORT or b"\\" in raw:
+            _msgpack_encode(value)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError):
+        return False
+    return raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH and raw[0] > _SPACE < raw[-1]
 
 
 def body_from_msgpack(raw: bytes, field: str = "$.body") -> bytes:

@@ -44,19 +44,26 @@ class RateLimiter:
         More than `burst` at once are taken from a full bucket, which then owes them: no batch is refused for ever, and
         the long run keeps to the rate.
         """
+        wait = self.wait(key, n, now_ms)
+        if wait:
+            return wait
         now = now_ms * self._gain
         known = self._full_at.get(key)
-        debt = 0 if known is None or known < now else known - now
-        over = debt - (self._burst - min(n, self._burst)) * TOKEN
-        if over > 0:
-            return -(-over // self._gain)
-        full_at = now + debt + n * TOKEN
+        full_at = (now if known is None or known < now else known) + n * TOKEN
         if known is None:
             if len(self._full_at) >= self._max_keys:
                 self._evict()
             heappush(self._heap, (full_at, key))
         self._full_at[key] = full_at
         return 0
+
+    def wait(self, key: str, n: int, now_ms: int) -> int:
+        """What `take` would say, without taking any."""
+        now = now_ms * self._gain
+        known = self._full_at.get(key)
+        debt = 0 if known is None or known < now else known - now
+        over = debt - (self._burst - min(n, self._burst)) * TOKEN
+        return -(-over // self._gain) if over > 0 else 0
 
     def _evict(self) -> None:
         """Drop the bucket nearest to full. Each call of `take` makes one entry stale at most: amortised O(log keys)."""

@@ -13,25 +13,27 @@ _SMALL = 64
 
 
 class Deadlines:
-    __slots__ = ("_heap", "_n", "_when")
+    """`known`: when each key is looked at, for reading."""
+
+    __slots__ = ("_heap", "_n", "known")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Hashable]] = []
-        self._when: dict[Hashable, int] = {}
+        self.known: dict[Hashable, int] = {}
         self._n = 0
 
     def set(self, key: Hashable, when: int) -> None:
         """Look at `key` at `when` (ms) at the latest. An earlier entry stays; the caller then looks and sets
         again.
         """
-        known = self._when.get(key)
+        known = self.known.get(key)
         if known is not None and known <= when:
             return
-        self._when[key] = when
+        self.known[key] = when
         self._n += 1
         heapq.heappush(self._heap, (when, self._n, key))
-        if len(self._heap) > _SMALL + 2 * len(self._when):
-            self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[0]]
+        if len(self._heap) > _SMALL + 2 * len(self.known):
+            self._heap = [entry for entry in self._heap if self.known.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
 
     def next(self) -> int:
@@ -39,7 +41,7 @@ class Deadlines:
         heap = self._heap
         while heap:
             when, _, key = heap[0]
-            if self._when.get(key) == when:
+            if self.known.get(key) == when:
                 return when
             heapq.heappop(heap)
         return 0
@@ -50,9 +52,9 @@ class Deadlines:
         if when == 0 or when > now:
             return None
         _, _, key = heapq.heappop(self._heap)
-        del self._when[key]
+        del self.known[key]
         return key
 
     def clear(self) -> None:
         self._heap.clear()
-        self._when.clear()
+        self.known.clear()

@@ -35,7 +35,7 @@ from gateway.engine.backoff import ack_wait
 from gateway.engine.queue import Queue
 from gateway.engine.window import Window
 from gateway.errors import Invalid
-from gateway.model import Hold, Item, Kind, SessionRow, Sub
+from gateway.model import SEQ_SPAN, Hold, Item, Kind, SessionRow, Sub
 
 
 class State(IntEnum):
@@ -68,6 +68,11 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
 
 NEVER = 1 << 62
 
+# members of enums read slowly: what is asked for each message has them at hand
+_LIVE = State.LIVE
+_BOUND, _CLAIMED, _NONE = int(Hold.BOUND), int(Hold.CLAIMED), int(Hold.NONE)
+_MESSAGE, _GAP = int(Kind.MESSAGE), int(Kind.GAP)
+
 
 class Impossible(Exception):
     """An input that the table does not have: a bug in the driver."""
@@ -99,9 +104,9 @@ class Half:
 
 class Session:
     __slots__ = (
-        "_expires_at", "ack_from", "attached", "binding", "client", "conn", "eno", "epoch", "handed", "incoming",
-        "jitter", "keep", "limit", "next", "offline_at", "over", "plain", "pulled", "queue", "row", "rules", "state",
-        "waiting", "window",
+        "_expires_at", "ack_from", "attached", "binding", "client", "conn", "eno", "epoch", "first_wait", "handed",
+        "incoming", "jitter", "keep", "limit", "next", "offline_at", "over", "plain", "pulled", "queue", "row", "rules",
+        "state", "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, client: str, rules: Rules, row: SessionRow | None = None) -> None:
@@ -126,6 +131,7 @@ class Session:
         self.waiting = 0  # its rows WAITING or LATER in the store
         self.ack_from = 0  # when the ack timer of the lowest unsettled seq started
         self.jitter = Half()
+        self.first_wait = 0  # how long a first ack may take, on this connection
         self.offline_at = 0  # when the offline deadline passes; 0 = it does not run
         self.handed = False  # it has passed: what has a chain is handed over at once
         self._expires_at = 0
@@ -143,7 +149,7 @@ class Session:
 
     @property
     def live(self) -> bool:
-        return self.state == State.LIVE
+        return self.state is _LIVE
 
     def resume(self, token: bytes | None, epoch: str | None, ack: int | None) -> str:
         """Whether a hello resumes this session: "" for yes, else why not (`welcome.why`). `token` is a digest."""
@@ -201,6 +207,7 @@ class Session:
         self.attached = None
         self.offline_at = 0
         self.jitter.value = jitter
+        self.first_wait = self._ack_wait(0)
         if again:
             self.window.back()
         else:
@@ -261,24 +268,34 @@ class Session:
         in the queue nor in a commit under way, where it would be overtaken: what has left the queue gets its seq after
         what is inserted with one, and what is inserted without one is not in the queue yet.
         """
+        binding, window, queue = self.binding, self.window, self.queue
+        items = window.items
         return (
-            self.state == State.LIVE
+            self.state is _LIVE
             and writable
-            and not self.queue
-            and not (self.pulled and self.binding)
-            and self.incoming == self.binding
-            and self.window.open + self.binding < self.limit
-            and self.window.span_left(self.next + self.binding) > 0
+            and self.incoming == binding
+            and window.open + binding < self.limit
+            and not queue.count
+            and True not in queue.more
+            and not (self.pulled and binding)
+            # the lowest item is nearly always unsettled, and far from the end of the span
+            and (
+                not items
+                or items[0].seq + SEQ_SPAN > self.next + binding
+                or window.span_left(self.next + binding) > 0
+            )
         )
 
     def bound(self, item: Item, now: int) -> None:
         """The store has bound `item` to the next seq."""
-        self.binding -= 1
-        if not self.binding:
+        self.binding = binding = self.binding - 1
+        if not binding:
             self.pulled = False
         self.next = item.seq + 1
         window = self.window
-        if window.lowest_owned() is None:
+        items = window.items
+        # nearly always the lowest is one that the session owns
+        if not items or (items[0].hold != _BOUND and window.lowest_owned() is None):
             self.ack_from = now
         window.add(item)
 
@@ -327,17 +344,35 @@ class Session:
             self.ack_from = now
         return owned, claimed
 
-    def acked_one(self, seq: int, now: int) -> tuple[Item, bool] | None:
-        """One seq: its item and whether its chain had claimed it; None where it was settled already."""
-        self._check(seq)
-        item = self.window.find(seq)
-        if item is None:
-            return None
-        claimed = item.hold == Hold.CLAIMED
-        if item is self.window.lowest_owned():
-            self.ack_from = now
-        self.window.settle(item)
-        return item, claimed
+    def acked_each(self, seqs: list[int], now: int) -> tuple[list[Item], list[Item], int]:
+        """Single seqs: what they settle, owned and claimed, and the first of them that is at or above `next`, where it
+        stops (0: none). What was settled already is passed over.
+        """
+        window, end = self.window, self.next
+        items = window.items
+        owned: list[Item] = []
+        claimed: list[Item] = []
+        for seq in seqs:
+            if seq >= end:
+                return owned, claimed, seq
+            if items and items[0].seq == seq and items[0].hold == _BOUND:
+                # as nearly always: the lowest, and the session's own
+                item = items.popleft()
+                window.count_out(item)
+                item.hold = _NONE
+                item.body = None
+                owned.append(item)
+                self.ack_from = now
+                continue
+            found = window.find(seq)
+            if found is None:
+                continue
+            (claimed if found.hold == _CLAIMED else owned).append(found)
+            if found is window.lowest_owned():
+                self.ack_from = now
+            window.settle(found)
+        window.lowest()
+        return owned, claimed, 0
 
     def unsettled(self, seq: int) -> Item | None:
         """The item that a nack, reject or working names, None where it is settled. Raises Invalid at or above
@@ -356,18 +391,20 @@ class Session:
 
     def ack_due(self) -> int:
         """When the ack timer of the lowest unsettled seq ends; 0 = it does not run."""
-        if self.state != State.LIVE:
+        if self.state is not _LIVE:
             return 0
         low = self.window.lowest_owned()
         if low is None or not low.written:
             return 0
-        rules = self.rules
-        tries = low.tries if low.kind == Kind.MESSAGE else low.marks
-        return self.ack_from + ack_wait(self.jitter, rules.ack_wait, rules.ack_wait_max, tries)
+        tries = low.tries if low.kind == _MESSAGE else low.marks
+        return self.ack_from + (self._ack_wait(tries) if tries else self.first_wait)
+
+    def _ack_wait(self, tries: int) -> int:
+        return ack_wait(self.jitter, self.rules.ack_wait, self.rules.ack_wait_max, tries)
 
     def next_deadline(self) -> int:
         """The earliest time at which this session must be looked at; 0 = none."""
-        if self.state == State.LIVE:
+        if self.state is _LIVE:
             return self.ack_due()
         if self.state != State.AWAY:
             return 0

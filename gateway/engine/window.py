@@ -88,7 +88,8 @@ class Window:
                 return item
         return None
 
-    def _count_out(self, item: Item) -> None:
+    def count_out(self, item: Item) -> None:
+        """It is about to be settled, or to become a gap."""
         if item.kind != _GAP:
             self.open -= 1
             if item.written:
@@ -102,7 +103,7 @@ class Window:
         while items and items[0].seq <= seq:
             item = items.popleft()
             if item.hold != _NONE:
-                self._count_out(item)
+                self.count_out(item)
                 (claimed if item.hold == _CLAIMED else owned).append(item)
                 item.hold = _NONE
                 item.body = None
@@ -110,7 +111,7 @@ class Window:
 
     def settle(self, item: Item) -> None:
         """Settle one item of the window; what held it (`item.hold`) becomes NONE."""
-        self._count_out(item)
+        self.count_out(item)
         item.hold = _NONE
         item.body = None
         self.lowest()
@@ -125,7 +126,7 @@ class Window:
         gap.hold = int(Hold.BOUND)
         gap.seq, gap.eno, gap.why, gap.via = item.seq, item.eno, why, via
         self.items[self.items.index(item)] = gap
-        self._count_out(item)
+        self.count_out(item)
         item.hold = _NONE
         item.body = None
         at = 0

@@ -10,6 +10,9 @@ from gateway.ports import Connection
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
 _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)
+# members of enums read slowly: what is asked for each message has them at hand
+_MESSAGE, _GAP = int(Kind.MESSAGE), int(Kind.GAP)
+_DELIVERED = int(Status.DELIVERED)
 
 
 class Answers:
@@ -28,13 +31,10 @@ class Answers:
             owned, claimed = session.acked_to(seq, now)
             self.settle(session, owned, claimed, conn.via)
         if seqs is not None:
-            for one in seqs:
-                found = session.acked_one(one, now)
-                if found is not None:
-                    item, was_claimed = found
-                    self.settle(
-                        session, [] if was_claimed else [item], [item] if was_claimed else [], conn.via
-                    )
+            owned, claimed, unknown = session.acked_each(seqs, now)
+            self.settle(session, owned, claimed, conn.via)
+            if unknown:
+                session.unsettled(unknown)
         self.core.touch_session(session)
 
     def settle(self, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
@@ -43,20 +43,27 @@ class Answers:
         now = core.now()
         commit = core.commit
         gaps: list[int] = []
+        ids: list[int] = []
+        acked: list[Item] = []
         for item in owned:
-            if item.kind == Kind.GAP:
+            if item.kind == _GAP:
                 gaps.append(item.seq)
                 continue
             if item.leaving:
                 # the store knows which came first; a chain that was just given it ends
                 core.end(item, (_BOUND, _CLAIMED, _NONE), Status.DELIVERED, "", via=via)
                 continue
-            commit.settles.append((item.id, int(Status.DELIVERED), now, via))
-            commit.settled.append(item)
-            if item.status < Status.DELIVERED:
-                report = core.report(item, Status.DELIVERED, via, now)
-                if report is not None:
-                    core.intake.add(commit, core.session(report.client), report, None, None)
+            ids.append(item.id)
+            if item.kind == _MESSAGE and item.status < _DELIVERED:
+                acked.append(item)
+                if item.x is not None:
+                    report = core.report(item, _DELIVERED, via, now)
+                    if report is not None:
+                        core.intake.add(commit, core.session(report.client), report, None, None)
+        if ids:
+            commit.settles.append((_DELIVERED, now, via, ids))
+        if acked:
+            commit.settled.append((now, via, acked))
         if gaps:
             commit.ops.append(SettleGaps(session.client, gaps))
         for item in claimed:
@@ -65,12 +72,10 @@ class Answers:
 
     def settled(self, commit: Commit) -> None:
         """What acks have settled is on disk."""
-        core = self.core
-        for item, (_, status, at, via) in zip(commit.settled, commit.settles, strict=True):
-            if item.kind == Kind.MESSAGE and item.status < Status.DELIVERED:
-                self.acked += 1
-                core.observer.acked(at - item.at)
-                core.told(item, status, at, via)
+        for at, via, items in commit.settled:
+            self.acked += len(items)
+            self.core.observer.acked([at - item.at for item in items])
+            self.core.told_all(items, _DELIVERED, at, via)
 
     def written(self, conn: Connection, seqs: list[int]) -> None:
         """A device that subscribed at QoS 0 was just written these: that settles them."""

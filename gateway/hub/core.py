@@ -13,7 +13,7 @@ from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.deadlines import Deadlines
-from gateway.engine.session import Rules, Session
+from gateway.engine.session import NEVER, Rules, Session
 from gateway.hub.events import EventRing
 from gateway.ids import IdMaker
 from gateway.model import NORMAL, STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id
@@ -75,8 +75,10 @@ class Core:
         self.config = config
         self.rules = rules_of(config)
         self._route = list(config.routes.default)
+        self.routed = bool(self._route)  # whether a message may have a chain that it does not name
         self.store = store
         self.scheduler = scheduler
+        self.now = scheduler.now
         self.rng = rng
         self.token = token
         self.observer = observer
@@ -112,9 +114,6 @@ class Core:
 
     # -- the turn --------------------------------------------------------------------------------------------------
 
-    def now(self) -> int:
-        return self.scheduler.now()
-
     def wake(self) -> None:
         """Something was put into the commit: see to it at the end of the turn."""
         if not self._turn:
@@ -131,15 +130,25 @@ class Core:
         self._touched[session] = None
         self.wake()
 
+    def touch_sessions(self, sessions: list[Session]) -> None:
+        """The same for many."""
+        if sessions:
+            self._touched.update(dict.fromkeys(sessions))
+            self.wake()
+
     def end_turn(self) -> None:
         self._turn = False
         if self._touched:
             touched, self._touched = self._touched, {}
+            deadlines, known = self.deadlines, self.deadlines.known
+            work = self.flow.work
             for session in touched:
-                self.flow.work(session)
-                when = session.next_deadline()
-                if when:
-                    self.deadlines.set(session, when)
+                work(session)
+                # nearly always one is set that comes no later: it is looked at then
+                if known.get(session, NEVER) > session.ack_from + session.first_wait or not session.live:
+                    when = session.next_deadline()
+                    if when:
+                        deadlines.set(session, when)
         if self._dirty:
             dirty, self._dirty = self._dirty, {}
             for conn in dirty:
@@ -369,8 +378,13 @@ class Core:
     def told(self, item: Item, status: int, at: int, via: str = "", why: str = "") -> None:
         """A status became durable: for readers of events, metrics and the log."""
         if item.kind == Kind.MESSAGE:
-            self.events.publish(item.id, item.client, item.sender, status, at, via, why)
+            self.events.publish([item], status, at, via, why)
             self.observer.status(item, status, at, via, why)
+
+    def told_all(self, items: list[Item], status: int, at: int, via: str = "") -> None:
+        """The same for messages (no reports) that simply go their way to their clients: QUEUED, SENT, DELIVERED."""
+        self.events.publish(items, status, at, via, "")
+        self.observer.on_their_way(items, status, at, via)
 
     def became_gap(self, client: str, seq: int, why: str, via: str) -> None:
         """A gap of `client` was committed: it takes the place of what had the seq, and is written if the client

@@ -19,6 +19,8 @@ from gateway.wire import Hello
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
 _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)
+# members of enums read slowly: what is asked for each message has them at hand
+_MESSAGE, _LIVE = int(Kind.MESSAGE), State.LIVE
 REFILL = 128
 NEVER = 1 << 62
 
@@ -205,7 +207,7 @@ class Delivery:
     def work(self, session: Session) -> None:
         """Once a turn for each touched session: write what is bound, bind what waits, ask the store for more."""
         conn = session.conn
-        if session.state != State.LIVE or conn is None:
+        if session.state is not _LIVE or conn is None:
             if session.state == State.JOINING:
                 self.joining.proceed(session)
             elif session.over:
@@ -214,13 +216,13 @@ class Delivery:
         if not conn.writable:
             return
         core = self.core
-        items = session.take(core.now())
-        if items and session.plain:
-            items = self._for_plain(session, items)
-        if items:
-            self.delivered += len(items)
-            conn.deliver(items)
-            core.touch(conn)
+        if session.window.unwritten:
+            items = session.take(core.now())
+            if items and session.plain:
+                items = self._for_plain(session, items)
+            if items:
+                self.delivered += len(items)
+                conn.deliver(items)
         if not session.queue:
             return
         fresh, expired = session.pull(core.now())
@@ -240,12 +242,11 @@ class Delivery:
         """A plain device has no frame for gaps and statuses: a gap is settled silently, a status report is put back
         until its publisher comes with frames (PROTOCOL 4).
         """
-        if all(item.kind == Kind.MESSAGE for item in items):
+        others = [item for item in items if item.kind != _MESSAGE]
+        if not others:
             return items
         core = self.core
-        for item in items:
-            if item.kind == Kind.MESSAGE:
-                continue
+        for item in others:
             session.window.settle(item)
             if item.kind == Kind.GAP:
                 core.commit.ops.append(SettleGaps(session.client, [item.seq]))

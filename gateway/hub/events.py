@@ -13,13 +13,13 @@ from typing import Any
 
 from gateway.errors import Unavailable
 from gateway.ids import encode_id
-from gateway.model import STATUS_NAMES
+from gateway.model import STATUS_NAMES, Item
 
 RESET = "reset"
 
 
 class EventRing:
-    """The last `size` status changes. `publish` is on the hot path: one tuple, one append."""
+    """The last `size` status changes. `publish` is on the hot path: one tuple for each."""
 
     def __init__(self, size: int, readers: int, start: int) -> None:
         self._ring: deque[tuple[int, int, str, str, int, int, str, str]] = deque(maxlen=size)
@@ -30,9 +30,14 @@ class EventRing:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def publish(self, id: int, client: str, sender: str, status: int, at: int, via: str, why: str) -> None:
-        self._ring.append((self._next, id, client, sender, status, at, via, why))
-        self._next += 1
+    def publish(self, items: list[Item], status: int, at: int, via: str, why: str) -> None:
+        """These messages came to stand at `status`."""
+        first = self._next
+        self._ring.extend([
+            (number, item.id, item.client, item.sender, status, at, via, why)
+            for number, item in enumerate(items, first)
+        ])  # fmt: skip
+        self._next = first + len(items)
         for subscription in self._subscriptions:
             subscription.wake()
 

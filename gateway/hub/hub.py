@@ -1,7 +1,8 @@
 """The hub: one driver of all sessions, on one thread. It wires the flows, loads what the store knows, survives
 its failures.
 
-    intake    publish → commit → publisher told          delivery  sessions: writing, leaving, time
+    intake    publish → commit (bare: many at once)      delivery  sessions: writing, leaving, time
+    accepted  commit → publisher told, session given
     joining   hello → welcome                            answers   ack, nack, reject, working, read
     chain     hand-over, attempts, giving back           due       deliver_at, ttl, deadlines, sweep
     brokered  plain clients behind a broker              custody   what is published for them there
@@ -22,8 +23,10 @@ from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.session import Session, State
 from gateway.errors import Close, CommitUnknown, DiskFull, GatewayError, StoreFailed, Unavailable
+from gateway.hub.accepted import Accepted
 from gateway.hub.admin import Admin
 from gateway.hub.answers import Answers
+from gateway.hub.bare import Bare
 from gateway.hub.brokered import Brokered, Place
 from gateway.hub.chain import Handover
 from gateway.hub.core import Core, ms
@@ -60,12 +63,14 @@ class Hub:
         self.answers = Answers(core)
         self.delivery = Delivery(core, self.answers)
         self.intake = Intake(core)
+        self.bare = Bare(core, self.intake)
+        self.accepted = Accepted(core, self.intake)
         self.handover = Handover(core, outbound)
         self.brokered = core.brokered = Brokered(core, self.handover)
         self.custody = core.custody = Custody(core, self.brokered)
         self.due = Due(core, self.delivery, self.handover)
         self.admin = Admin(core, self.delivery, self.intake, self.handover)
-        self.intake.handover = self.delivery.handover = self.answers.handover = self.handover
+        self.accepted.handover = self.delivery.handover = self.answers.handover = self.handover
         core.flow = self.delivery
         core.intake = self.intake
         core.finish = self._finish
@@ -80,6 +85,7 @@ class Hub:
     def _offer(self) -> None:
         """The surface that transports and the API use."""
         self.publish = self.intake.publish
+        self.publish_bare = self.bare.publish
         self.accept = self.delivery.accept
         self.left = self.delivery.gone
         self.hello = self.delivery.hello
@@ -216,7 +222,7 @@ class Hub:
             self._failed(commit, error)
             return
         self.commits += 1
-        self.intake.committed(commit)
+        self.accepted.committed(commit)
         self.answers.settled(commit)
         for client, _, items in commit.binds:
             self.delivery.bound(client, items)
@@ -253,7 +259,7 @@ class Hub:
         self.scheduler.at(core.now() + REOPEN_MS, self._reopen)
 
     def _refuse(self, commit: Commit, error: GatewayError) -> None:
-        self.intake.failed(commit, error)
+        self.accepted.failed(commit, error)
         for failed in commit.failed:
             failed(error)
 

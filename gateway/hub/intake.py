@@ -8,10 +8,9 @@ from msgspec import UNSET
 
 from gateway.auth.limits import RateLimiter
 from gateway.auth.principal import Principal
-from gateway.commit import Commit, Event, KeyClaim, ReadItems, Sink
+from gateway.commit import Commit, Event, KeyClaim, Sink
 from gateway.engine.session import Session
 from gateway.errors import (
-    Conflict,
     DiskFull,
     Forbidden,
     GatewayError,
@@ -48,14 +47,13 @@ class Intake:
     def __init__(self, core: Core) -> None:
         self.core = core
         limits = core.config.limits
-        self._rate = RateLimiter(limits.publish_rate, limits.publish_burst)
-        self._max_payload = limits.max_payload
-        self._queue = limits.queue_per_client
+        self.rate = RateLimiter(limits.publish_rate, limits.publish_burst)
+        self.max_payload = limits.max_payload
+        self.queue = limits.queue_per_client
         self._intake_bytes = limits.intake_bytes
         self.bytes = 0  # of bodies that wait for a commit
         self.accepted = 0
         self.refused = 0
-        self.handover: Any = None  # the chain flow, wired by the hub
 
     # -- a message comes in ----------------------------------------------------------------------------------------
 
@@ -80,7 +78,7 @@ class Intake:
         if core.down or core.draining:
             raise self.unavailable()
         now = core.now()
-        wait = self._rate.take(principal.publisher, 1, now)
+        wait = self.rate.take(principal.publisher, 1, now)
         if wait:
             raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
         try:
@@ -105,10 +103,10 @@ class Intake:
         if core.down or core.draining:
             raise self.unavailable()
         now = core.now()
-        wait = self._rate.take(principal.publisher, 1, now)
+        wait = self.rate.take(principal.publisher, 1, now)
         if wait:
             raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
-        if self.bytes >= self._intake_bytes:
+        if self.room() <= 0:
             raise Unavailable(
                 "more bodies wait for the disk than are allowed", code="overloaded", retry_after=0.2
             )
@@ -171,9 +169,9 @@ class Intake:
         if pub.body is UNSET:
             raise Invalid("a message has a body", code="body_missing", field=field + ".body")
         body = bytes(pub.body)
-        if len(body) > self._max_payload:
+        if len(body) > self.max_payload:
             raise Invalid(
-                f"a body has at most {self._max_payload} bytes, this one {len(body)}",
+                f"a body has at most {self.max_payload} bytes, this one {len(body)}",
                 code="too_large", field=field + ".body", http=413,
             )  # fmt: skip
         if msgpack:
@@ -258,10 +256,10 @@ class Intake:
         """Quotas, then the commit. A repetition is recognised before quotas: it is let through to be looked up."""
         core = self.core
         session = core.sessions.get(item.client)
-        full = session is not None and session.waiting + session.incoming + session.window.open >= self._queue
+        full = session is not None and session.waiting + session.incoming + session.window.open >= self.queue
         if full and pub.key is None:
-            raise self._full()
-        if self.bytes >= self._intake_bytes:
+            raise self.full()
+        if self.room() <= 0:
             raise Unavailable(
                 "more bodies wait for the disk than are allowed", code="overloaded", retry_after=0.2
             )
@@ -298,7 +296,7 @@ class Intake:
             else:
                 item.due = core.next_look(item, session, item.at)
         session.incoming += 1
-        self.bytes += len(item.body or b"")
+        self.took(len(item.body or b""))
         commit.appends.append(item)
         commit.sinks.append(sink)
         commit.refs.append(ref)
@@ -311,104 +309,19 @@ class Intake:
             self.add(commit, core.session(report.client), report, None, None)
         core.wake()
 
-    def _full(self) -> Limited:
+    def room(self) -> int:
+        """Bytes of bodies that may still come in before the disk has taken some."""
+        return self._intake_bytes - self.bytes
+
+    def took(self, size: int) -> None:
+        """So many bytes more wait for a commit."""
+        self.bytes += size
+
+    def full(self) -> Limited:
+        """As many messages wait for a client as may."""
         return Limited(
-            f"{self._queue} messages are pending for this client", code="queue_full", retry_after=5.0
+            f"{self.queue} messages are pending for this client", code="queue_full", retry_after=5.0
         )
-
-    # -- the commit is on disk -------------------------------------------------------------------------------------
-
-    def committed(self, commit: Commit) -> None:
-        """Tell publishers, and give sessions what is theirs."""
-        core = self.core
-        now = core.now()
-        twins = commit.twins
-        appends, sinks, refs = commit.appends, commit.sinks, commit.refs
-        for i in range(len(appends)):
-            item = appends[i]
-            session = core.session(item.client)
-            session.incoming -= 1
-            self.bytes -= len(item.body or b"")
-            sink = sinks[i]
-            if i in twins:
-                self._twin(commit, i, session)
-                continue
-            self.accepted += 1
-            if sink is not None:
-                sink.stored(refs[i], item.id, False, item.status)
-            self._place(item, session, now)
-            core.told(item, item.status, item.at)
-        if commit.collapsed:
-            core.commit.reads.append(ReadItems([id for _, id in commit.collapsed], self._collapsed))
-        for index, id in commit.collapsed:
-            client = appends[index].client
-            session = core.session(client)
-            session.waiting -= 1
-            session.queue.remove(id)
-            core.told(
-                Item(id, client, appends[index].sender, NORMAL, now, now, None),
-                Status.CANCELLED,
-                now,
-                "",
-                "collapsed",
-            )
-
-    def _collapsed(self, read: ReadItems) -> None:
-        """Publishers that want to know it are told what was replaced."""
-        core = self.core
-        for item in read.items:
-            report = core.report(item, Status.CANCELLED, "", core.now(), "collapsed")
-            if report is not None:
-                self.add(core.commit, core.session(report.client), report, None, None)
-
-    def _place(self, item: Item, session: Session, now: int) -> None:
-        core = self.core
-        core.note_due(item.due)
-        if item.hold == _BOUND:
-            session.bound(item, now)
-            core.touch_session(session)
-            if not session.live:
-                item.body = None
-                self.handover.offer(session, item)
-        else:
-            session.waiting += 1
-            if session.live:
-                if item.hold == _WAITING:
-                    core.enqueue(session, item)
-            elif item.hold == _WAITING:
-                self.handover.offer(session, item)
-                core.custody.waits(item.client, item.lane, item.id)
-
-    def _twin(self, commit: Commit, i: int, session: Session) -> None:
-        """A keyed publish that was not stored: a repetition, a conflict, or over its quota."""
-        item, sink, twin = commit.appends[i], commit.sinks[i], commit.twins[i]
-        if item.hold == _BOUND:
-            session.binding -= 1
-            self.core.touch_session(session)
-        if sink is None:
-            return
-        if twin.id == 0:
-            self.refused += 1
-            sink.refused(commit.refs[i], self._full())
-        elif twin.same:
-            sink.stored(commit.refs[i], twin.id, True, twin.status)
-        else:
-            self.refused += 1
-            sink.refused(
-                commit.refs[i],
-                Conflict(
-                    "another message has this key",
-                    code="key_conflict",
-                    field=commit.keys[i].field + ".key",
-                ),
-            )
-
-    def failed(self, commit: Commit, error: GatewayError) -> None:
-        """The commit is void: nobody is told that anything is stored."""
-        self.refused += len(commit.appends)
-        for sink, ref in zip(commit.sinks, commit.refs, strict=True):
-            if sink is not None:
-                sink.refused(ref, error)
 
 
 def digest(pub: Publish, body: bytes) -> bytes:

@@ -41,6 +41,13 @@ class Buckets:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def add_all(self, values: list[int]) -> None:
+        """The same for many."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
+
     def family(self, name: str, text: str, unit: float) -> HistogramMetricFamily:
         """As Prometheus wants it: cumulative, in base units (`unit` base units to one of ours)."""
         out: list[tuple[str, float]] = []
@@ -68,11 +75,14 @@ class Watch:
     def committed(self, commit: Commit, seconds: float) -> None:
         self.commit_ms.add(round(seconds * 1000))
         self.commit_size.add(
-            len(commit.appends) + len(commit.settles) + len(commit.ops) + sum(len(b[2]) for b in commit.binds)
+            len(commit.appends)
+            + len(commit.ops)
+            + sum(len(ids) for _, _, _, ids in commit.settles)
+            + sum(len(items) for _, _, items in commit.binds)
         )
 
-    def acked(self, elapsed: int) -> None:
-        self.ack_ms.add(elapsed)
+    def acked(self, elapsed: list[int]) -> None:
+        self.ack_ms.add_all(elapsed)
 
     def attempt(self, channel: str, kind: str) -> None:
         key = (channel, kind)
@@ -82,9 +92,15 @@ class Watch:
         """The loop came `elapsed` ms late to a timer."""
         self.lag_ms.add(elapsed)
 
-    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
+    def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None:
+        self._count(len(items), status, via)
+
+    def _count(self, count: int, status: int, via: str) -> None:
         key = (status, via)
-        self.statuses[key] = self.statuses.get(key, 0) + 1
+        self.statuses[key] = self.statuses.get(key, 0) + count
+
+    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
+        self._count(1, status, via)
         if status in _TOLD:
             self._log.info(
                 STATUS_NAMES[status],

@@ -71,11 +71,12 @@ class Counters:
         if client in self.next:
             self._save[client] = None
 
-    def added(self, ids: list[int]) -> None:
-        self.rows += len(ids)
-        self._fresh += len(ids)
-        self.highest = max(self.highest, *ids)
-        if min(ids) <= self.floor or self._fresh >= FLUSH_ROWS:
+    def added(self, count: int, lowest: int, highest: int) -> None:
+        """`count` new rows, their ids between these two."""
+        self.rows += count
+        self._fresh += count
+        self.highest = max(self.highest, highest)
+        if lowest <= self.floor or self._fresh >= FLUSH_ROWS:
             self._flush = True
 
     def deleted(self, count: int, highest: int) -> None:

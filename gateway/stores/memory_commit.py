@@ -61,8 +61,9 @@ class Carrier:
         for client, eno, items in commit.binds:
             for item in items:
                 self._bind(client, eno, item, commit.at)
-        for settle in commit.settles:
-            self._settle(*settle)
+        for status, at, via, ids in commit.settles:
+            for id in ids:
+                self._settle(id, status, at, via)
         for op in commit.ops:
             self._operate(op)
 

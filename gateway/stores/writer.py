@@ -5,9 +5,12 @@ What is written into Items is written after the commit, so that a failed one lea
 """
 
 import sqlite3
+from functools import cache
+from itertools import chain
+from zlib import crc32
 
 from gateway.commit import Commit, KeyClaim, Twin
-from gateway.model import Hold, Item, Status
+from gateway.model import NORMAL, Hold, Item, Status
 from gateway.stores.clients import Clients
 from gateway.stores.counters import Counters
 from gateway.stores.operations import Operations
@@ -56,10 +59,41 @@ _DROP_CHAINS = "DELETE FROM chains WHERE id IN (SELECT value FROM json_each(?))"
 Key = tuple[str, str, str]
 
 
+Settle = tuple[int, int, str, list[int]]
+
+
+def _firsts(settles: list[Settle]) -> list[Settle]:
+    """Of a message that is settled twice, the first time counts."""
+    if len(settles) == 1:
+        return settles
+    seen: set[int] = set()
+    out = []
+    for status, at, via, ids in settles:
+        fresh = ids if seen.isdisjoint(ids) else [id for id in ids if id not in seen]
+        seen.update(ids)
+        out.append((status, at, via, fresh))
+    return out
+
+
+@cache
+def _bound_rows(count: int) -> str:
+    """INSERT of so many plain messages that are bound at once. ?1 to ?4: sender, at, expire, sent_at; then of each row
+    id, client, eno, seq, crc, body, pid.
+    """
+    rows = []
+    for n in range(5, 5 + 7 * count, 7):
+        own = ",".join(f"?{n + i}" for i in range(2))
+        seq = f"?{n + 2},?{n + 3}"
+        rows.append(
+            f"({own},?1,{NORMAL},0,{_BOUND},{_SENT},0,{seq},?2,0,?3,0,?4,NULL,NULL,?{n + 4},?{n + 5},?{n + 6})"
+        )
+    return _INSERT + ",".join(rows)
+
+
 class Writer:
     """The writer of one opening of the store; used in the writer thread only."""
 
-    __slots__ = ("_clients", "_conn", "_operations", "_placed", "_reads", "chained", "counters")
+    __slots__ = ("_bound", "_clients", "_conn", "_operations", "_placed", "_reads", "chained", "counters")
 
     def __init__(self, conn: sqlite3.Connection, reader: Reader) -> None:
         self._conn = conn
@@ -67,6 +101,7 @@ class Writer:
         # whether there may be any chain row: where none ever was, none is looked for
         self.chained: bool = conn.execute("SELECT EXISTS (SELECT 1 FROM chains)").fetchone()[0] == 1
         self._placed: list[tuple[Item, int, int, int, int]] = []
+        self._bound: list[tuple[list[Item], list[int]]] = []  # of runs, as they were to be bound: their seqs
         self._clients = Clients(conn, self.counters)
         self._operations = Operations(self, conn, self._clients, Purge(conn, self.counters))
         self._reads = Reads(conn, reader)
@@ -92,6 +127,10 @@ class Writer:
             item.seq = seq
             item.status = status
         self._placed.clear()
+        for items, seqs in self._bound:
+            for item, seq in zip(items, seqs, strict=True):
+                item.seq = seq
+        self._bound.clear()
 
     def unbind(self, ids: list[int]) -> None:
         """Messages bound to no epoch that there is wait again."""
@@ -103,13 +142,58 @@ class Writer:
     # -- appends ---------------------------------------------------------------------------------------------------
 
     def _append(self, commit: Commit) -> None:
-        twins, counters, at = commit.twins, self.counters, commit.at
-        earlier = self._earlier(commit)
+        at = 0
+        for start, end, _ in commit.runs:
+            self._append_singles(commit, at, start)
+            self._append_run(commit.appends[start:end], commit.at)
+            at = end
+        self._append_singles(commit, at, len(commit.appends))
+
+    def _append_run(self, items: list[Item], at: int) -> None:
+        """Messages of one publisher that came together and have a body and nothing else: what they share is said once
+        for many rows.
+        """
+        first = items[0]
+        counters = self.counters
+        eno_of, next_of = counters.eno, counters.next
+        shared = f"|{first.sender}|{first.lane}|{first.kind}|{first.at}|{first.expire}|0|"
+        bound: list[Item] = []
+        seqs: list[int] = []
+        rows: list[tuple[object, ...]] = []
+        others = []
+        for item in items:
+            id, client, eno = item.id, item.client, item.eno
+            if item.hold != _BOUND or item.chain or not eno or eno != eno_of.get(client):
+                others.append(self._row(item, at)[0])
+                continue
+            seq = next_of[client]
+            counters.bound(client, seq + 1, id)
+            body = item.body or b""
+            bound.append(item)
+            seqs.append(seq)
+            rows.append(
+                (id, client, eno, seq, crc32(body, crc32(f"{id}|{client}{shared}".encode())), body, item.pid)
+            )
+        if rows:
+            self._bound.append((bound, seqs))
+            before = (first.sender, first.at, first.expire, at)
+            for some in chunks(rows):
+                self._conn.execute(_bound_rows(len(some)), [*before, *chain.from_iterable(some)])
+        if others:
+            bulk(self._conn, _INSERT, others)
+        counters.added(len(items), first.id, items[-1].id)
+
+    def _append_singles(self, commit: Commit, start: int, end: int) -> None:
+        if start == end:
+            return
+        twins, at = commit.twins, commit.at
+        counters = self.counters
+        earlier = self._earlier(commit, start, end)
         fresh: dict[Key, int] = {}
         ended: list[int] = []
         ids: list[int] = []
         rows = []
-        for i, item in enumerate(commit.appends):
+        for i, item in enumerate(commit.appends[start:end], start):
             if i in twins:
                 continue
             row, hold = self._row(item, at)
@@ -130,7 +214,7 @@ class Writer:
         if not rows:
             return
         bulk(self._conn, _INSERT, rows)
-        counters.added(ids)
+        counters.added(len(ids), min(ids), max(ids))
         if ended:
             of = ids_json(ended)
             self._conn.execute(_COLLAPSE, (at, of))
@@ -174,12 +258,13 @@ class Writer:
     def append_reports(self, items: list[Item]) -> None:
         """Status reports that wait."""
         bulk(self._conn, _INSERT, [self._row(item, 0)[0] for item in items])
-        self.counters.added([item.id for item in items])
+        ids = [item.id for item in items]
+        self.counters.added(len(ids), min(ids), max(ids))
 
-    def _earlier(self, commit: Commit) -> dict[Key, list[int]]:
-        """What stood before this commit and may be collapsed by it."""
+    def _earlier(self, commit: Commit, start: int, end: int) -> dict[Key, list[int]]:
+        """What stood before these appends and may be collapsed by them."""
         keys: dict[Key, None] = {}
-        for i, item in enumerate(commit.appends):
+        for i, item in enumerate(commit.appends[start:end], start):
             if item.x is not None and item.x.collapse is not None and i not in commit.twins:
                 keys[item.client, item.sender, item.x.collapse] = None
         found: dict[Key, list[int]] = {}
@@ -268,13 +353,11 @@ class Writer:
             self._conn.execute(_BIND, (commit.at, f"[{','.join(bound)}]"))
 
     def _settle(self, commit: Commit) -> None:
-        first: dict[int, tuple[int, int, str]] = {}
-        for id, status, at, via in commit.settles:
-            first.setdefault(id, (status, at, via))
-        if self.chained:
-            self._conn.execute(_SETTLE_CHAINS, (ids_json(first),))
         groups: dict[tuple[int, int, str], list[int]] = {}
-        for id, how in first.items():
-            groups.setdefault(how, []).append(id)
+        for status, at, via, ids in _firsts(commit.settles):
+            groups.setdefault((status, at, via), []).extend(ids)
         for how, ids in groups.items():
-            self._conn.execute(_SETTLE, (*how, ids_json(ids)))
+            of = ids_json(ids)
+            if self.chained:
+                self._conn.execute(_SETTLE_CHAINS, (of,))
+            self._conn.execute(_SETTLE, (*how, of))

@@ -7,7 +7,7 @@ taken back with `disconnected` (if it had joined) and `left`.
 from typing import Any, Protocol
 
 from gateway.auth import Principal
-from gateway.commit import Sink
+from gateway.commit import BareMessage, RunSink, Sink
 from gateway.model import Publish
 from gateway.ports import Attach, Connection, Scheduler
 from gateway.wire import Hello
@@ -53,6 +53,11 @@ class HubSessions(Protocol):
         """Queue a message for the next commit; `sink` is told. Raises GatewayError where it is refused at once.
 
         `pid`: the packet id of a QoS 1 PUBLISH; `possible_dup`: the id that a repeated one got at first, perhaps.
+        """
+
+    def publish_bare(self, principal: Principal, messages: list[BareMessage], sink: RunSink) -> int:
+        """The same for many at once that have a body and nothing else: how many of the first were taken. What stops it
+        goes to `publish`, which says what is wrong with it.
         """
 
     def refuse(

@@ -217,7 +217,7 @@ class HubDouble:
             setattr(item, name, value)
         view = MessageView(item, 0, now if Status(item.status).ended else 0, 0, [])
         self.store.views[item.id] = view
-        self.events.publish(item.id, item.client, item.sender, item.status, now, item.via, item.why)
+        self.events.publish([item], item.status, now, item.via, item.why)
         return view
 
     def report(self, pub: Publish, sender: str) -> MessageView:

@@ -52,7 +52,7 @@ def main(data_dir: Path) -> None:
             commit.refs.append(None)
         commit.binds += [(item.client, 1, [item]) for item in waiting]
         acked = rng.sample(unacked, min(len(unacked), rng.randint(0, 6)))
-        commit.settles += [(id, 4, now, "ws") for id in acked]
+        commit.settles.append((4, now, "ws", list(acked)))
         run(commit)
         unacked = [id for id in unacked if id not in acked] + [item.id for item in commit.appends]
         rows = sorted(((i.id, i.client, i.seq) for i in commit.appends), key=lambda row: row[2])

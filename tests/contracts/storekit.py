@@ -74,7 +74,7 @@ class Kit:
             commit.refs.append(None)
         commit.keys = keys or {}
         commit.binds = binds or []
-        commit.settles = settles or []
+        commit.settles = [(status, at, via, [id]) for id, status, at, via in settles or []]
         commit.ops = list(ops)
         commit.reads = reads or []
         error = self.submit(commit)

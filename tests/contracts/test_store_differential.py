@@ -37,6 +37,7 @@ from gateway.commit import (
     Sweep,
     Unbind,
 )
+from gateway.errors import GatewayError
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
 from gateway.stores import counters, queries
 from tests.contracts.storekit import (
@@ -59,6 +60,16 @@ WHYS = ("expired", "superseded", "dead")
 
 def nothing(_: object) -> None:
     """Nobody is told."""
+
+
+class Nobody:
+    """Asked for a run, and is not told."""
+
+    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None: ...
+
+    def refused(self, ref: Any, error: GatewayError) -> None: ...
+
+    def stored_run(self, refs: list[Any], items: list[Item]) -> None: ...
 
 
 class Twins:
@@ -139,6 +150,33 @@ class Twins:
             commit.sinks.append(None)
             commit.refs.append(None)
 
+    def append_run(self) -> None:
+        """Messages of one publisher that are a body and nothing else (hub/bare.py)."""
+        rng, now = self.rng, self.world.now
+        sender, count = rng.choice(("p", "q")), rng.randint(1, 80)
+        first, self.world.last = self.world.last + 1, self.world.last + count
+
+        def make() -> list[Item]:
+            items = []
+            for id in range(first, first + count):
+                item = Item(id, rng.choice(CLIENTS), sender, 2, now, now + 50, b'{"n":%d}' % id)
+                item.pid = rng.choice((0, 1, 65_535))
+                item.chain = int(rng.random() < 0.1)
+                item.hold = rng.choice((WAITING, BOUND, BOUND, BOUND))
+                if item.hold == BOUND:
+                    item.eno, item.status = self.eno(item.client), 1
+                else:
+                    item.due = now + rng.randint(1, 50)
+                items.append(item)
+            return items
+
+        for commit, items in zip(self.commits, self.both(make), strict=True):
+            start = len(commit.appends)
+            commit.runs.append((start, start + count, Nobody()))
+            commit.appends += items
+            commit.sinks += [None] * count
+            commit.refs += [None] * count
+
     def bind(self) -> None:
         client = self.rng.choice(CLIENTS)
         eno = self.eno(client)
@@ -152,9 +190,9 @@ class Twins:
 
     def settle(self) -> None:
         for id in self.some_ids():
-            settle = (id, self.rng.choice((4, 4, 10)), self.some_time(), self.rng.choice(("ws", "mqtt")))
+            how = self.rng.choice((4, 4, 10)), self.some_time(), self.rng.choice(("ws", "mqtt"))
             for commit in self.commits:
-                commit.settles.append(settle)
+                commit.settles.append((*how, [id]))
 
     def operate(self) -> None:
         common = [self.change] * 8 + [self.put_session] * 3 + [self.reclaim] * 2
@@ -327,7 +365,16 @@ class World(RuleBasedStateMachine):
         rng = Random(seed)
         twins = Twins(rng, self)
         for _ in range(size):
-            rng.choice((*[twins.append] * 4, twins.bind, twins.settle, *[twins.operate] * 4, twins.look))()
+            rng.choice(
+                (
+                    *[twins.append] * 4,
+                    twins.append_run,
+                    twins.bind,
+                    twins.settle,
+                    *[twins.operate] * 4,
+                    twins.look,
+                )
+            )()
             self.last_eno = max(self.last_eno, *self.epochs.values(), 0)
         errors = [kit.submit(c) for kit, c in zip((self.memory, self.sqlite), twins.commits, strict=True)]
         assert errors == [None, None]

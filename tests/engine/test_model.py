@@ -142,10 +142,11 @@ class SessionMachine(RuleBasedStateMachine):
 
     def ack_seq(self, seq: int) -> None:
         timed = self.lowest()
-        found = self.driver.session.acked_one(seq, self.driver.now)
-        assert found is not None
-        assert found[0].seq == seq
-        self.driver.settle([found[0]])
+        found = self.driver.session.acked_each([seq], self.driver.now)
+        (item,) = found[0] + found[1]
+        assert item.seq == seq
+        assert found[2] == 0
+        self.driver.settle([item])
         self.answered(timed)
 
     @precondition(lambda self: self.driver.session.live and self.ledger.outstanding)
@@ -221,7 +222,8 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def a_seq_that_was_never_bound_is_refused(self) -> None:
         session, before = self.driver.session, self.unsettled()
-        for answer in (session.acked_to, session.acked_one, session.working):
+        assert session.acked_each([session.next], self.driver.now) == ([], [], session.next)
+        for answer in (session.acked_to, session.working):
             try:
                 answer(session.next, self.driver.now)
             except Invalid:

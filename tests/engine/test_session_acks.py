@@ -62,10 +62,10 @@ def test_settling_the_lowest_restarts_the_timer_and_settling_another_does_not() 
     session = live(RULES, limit=8)
     bind(session, 11, 12, 13, 14)
     session.take(session.ack_from)
-    session.acked_one(2, T0 + 3000)
-    session.acked_one(4, T0 + 4000)
+    session.acked_each([2], T0 + 3000)
+    session.acked_each([4], T0 + 4000)
     assert session.ack_due() == T0 + 10_000
-    session.acked_one(1, T0 + 5000)
+    session.acked_each([1], T0 + 5000)
     assert session.ack_due() == T0 + 15_000
     session.acked_to(2, T0 + 6000)
     assert session.ack_due() == T0 + 15_000
@@ -83,7 +83,7 @@ def test_working_restarts_the_timer_of_the_lowest_alone() -> None:
     assert session.ack_due() == T0 + 10_000
     session.working(1, T0 + 4000)
     assert session.ack_due() == T0 + 14_000
-    session.acked_one(1, T0 + 5000)
+    session.acked_each([1], T0 + 5000)
     session.working(1, T0 + 6000)
     assert session.ack_due() == T0 + 15_000
 
@@ -113,7 +113,7 @@ def test_behind_a_claimed_one_the_timer_starts_with_each_message() -> None:
     assert session.ack_due() == T0 + 110_000
     bind(session, 13, now=T0 + 101_000)
     session.take(session.ack_from)
-    session.acked_one(2, T0 + 105_000)
+    session.acked_each([2], T0 + 105_000)
     assert session.ack_due() == T0 + 115_000
 
 
@@ -122,7 +122,7 @@ def test_settling_a_claimed_one_does_not_restart_the_timer_of_another() -> None:
     first, second, third = bind(session, 11, 12, 13)
     session.take(session.ack_from)
     first.hold = second.hold = int(Hold.CLAIMED)
-    session.acked_one(1, T0 + 3000)
+    session.acked_each([1], T0 + 3000)
     session.acked_to(2, T0 + 4000)
     assert session.window.lowest() is third
     assert session.ack_due() == T0 + 10_000

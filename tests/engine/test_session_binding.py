@@ -118,7 +118,7 @@ def test_no_seq_is_bound_65535_above_the_lowest_unsettled() -> None:
     assert session.pull(T0) == ([], [])
     session.queue.pop()
     assert not session.may_bind_now(True)
-    session.acked_one(lowest.seq, T0)
+    session.acked_each([lowest.seq], T0)
     assert session.may_bind_now(True)
 
 
@@ -189,11 +189,23 @@ def test_single_acks() -> None:
     session = live(RULES)
     first, second, third = bind(session, 11, 12, 13)
     third.hold = int(Hold.CLAIMED)
-    assert session.acked_one(2, T0) == (second, False)
-    assert session.acked_one(3, T0) == (third, True)
-    assert session.acked_one(2, T0) is None
-    assert session.acked_one(0, T0) is None
+    assert session.acked_each([2, 3, 2, 0], T0) == ([second], [third], 0)
+    assert session.acked_each([2], T0) == ([], [], 0)
     assert session.acked_to(3, T0) == ([first], [])
+
+
+def test_single_acks_in_a_row() -> None:
+    """A run from the lowest on, over one that was settled before, up to a seq that nobody was sent."""
+    session = live(RULES)
+    items = bind(session, 11, 12, 13, 14, 15)
+    assert session.acked_each([3], T0 + 1) == ([items[2]], [], 0)
+    assert session.ack_from == T0
+    assert session.acked_each([1, 2, 3, 4, 6, 5], T0 + 2) == ([items[0], items[1], items[3]], [], 6)
+    assert session.ack_from == T0 + 2
+    assert session.window.lowest() is items[4]
+    assert session.window.open == 1
+    assert session.acked_each([5], T0 + 3) == ([items[4]], [], 0)
+    assert session.window.lowest() is None
 
 
 @pytest.mark.parametrize("seq", [3, 4, 1 << 53])
@@ -203,8 +215,7 @@ def test_a_seq_at_or_above_next_was_never_sent(seq: int) -> None:
     with pytest.raises(Invalid, match=f"seq {seq} was never sent: next is 3") as cumulative:
         session.acked_to(seq, T0)
     assert (cumulative.value.code, cumulative.value.field) == ("seq_unknown", "$.seq")
-    with pytest.raises(Invalid):
-        session.acked_one(seq, T0)
+    assert session.acked_each([seq], T0) == ([], [], seq)
     with pytest.raises(Invalid):
         session.unsettled(seq)
     with pytest.raises(Invalid):
@@ -215,7 +226,7 @@ def test_a_seq_at_or_above_next_was_never_sent(seq: int) -> None:
 def test_what_a_nack_names() -> None:
     session = live(RULES)
     first, second = bind(session, 11, 12)
-    session.acked_one(2, T0)
+    session.acked_each([2], T0)
     assert session.unsettled(1) is first
     assert session.unsettled(2) is None
     assert session.unsettled(0) is None

@@ -91,7 +91,7 @@ def full_is_fine() -> None:
 
     def deaf(self: Hub, commit: Any, error: Exception | None) -> None:
         self.core.busy = False
-        self.intake.committed(commit)
+        self.accepted.committed(commit)
         for op in commit.ops:
             if op.then is not None:
                 op.then(op)

@@ -55,7 +55,7 @@ def test_buckets_are_cumulative_and_in_base_units() -> None:
 
 def test_the_page() -> None:
     watch = Watch()
-    watch.acked(3)
+    watch.acked([3])
     watch.committed(Commit(), 0.002)
     watch.attempt("hook", "delivered")
     hub = {"accepted": 7.0, "sessions_live": 2.0, "due_lateness_ms": 1500.0}

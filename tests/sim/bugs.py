@@ -14,6 +14,7 @@ from gateway.engine.queue import Queue
 from gateway.engine.session import Session
 from gateway.engine.window import Window
 from gateway.errors import GatewayError
+from gateway.hub.accepted import Accepted
 from gateway.hub.answers import Answers, session_of
 from gateway.hub.chain import Handover
 from gateway.hub.core import Core
@@ -135,12 +136,12 @@ def seq_counter_lost() -> Patch:
 def stored_although_failed() -> Patch:
     """The publishers of a commit that failed are told stored."""
 
-    def patched(self: Intake, commit: Commit, error: GatewayError) -> None:
+    def patched(self: Accepted, commit: Commit, error: GatewayError) -> None:
         for item, sink, ref in zip(commit.appends, commit.sinks, commit.refs, strict=True):
             if sink is not None:
                 sink.stored(ref, item.id, False, item.status)
 
-    return Intake, "failed", patched
+    return Accepted, "failed", patched
 
 
 def dedup_forgotten() -> Patch:

@@ -71,7 +71,7 @@ def _will_wake(world: "World", next_due: Row | None, channels: dict[str, int]) -
     gateway = world.gateway
     assert gateway is not None
     core = gateway.hub.core
-    due = core.deadlines._when
+    due = core.deadlines.known
     if next_due is not None and not 0 < due.get("due", 0) <= max(next_due.due, core.now()):
         world.ledger.fail(f"a row is due, and the gateway looks at {due.get('due')}: {next_due}")
     for channel, when in channels.items():

@@ -2,6 +2,7 @@
 answers. After an unknown outcome what has a key is sent again, with the same key, until the answer is known.
 """
 
+import itertools
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from gateway.auth.principal import Principal
 from gateway.errors import GatewayError
-from gateway.model import Publish
+from gateway.model import Item, Publish
 from tests.sim.ledger import Draft
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Publisher:
             "to": rng.choice(self.world.names),
             "body": {"p": self.name, "i": index},
         }
+        if rng.random() < 0.25:
+            return self._drafted(index, fields)
         if rng.random() < 0.6:
             fields["priority"] = rng.choice(("critical", "high", "normal", "low"))
         if rng.random() < p.keyed:
@@ -92,6 +95,9 @@ class Publisher:
             fields["notify"] = rng.sample(NOTIFY, rng.randint(1, len(NOTIFY)))
         if rng.random() < 0.1:
             fields |= {"type": "t/ü", "meta": {"a": "b"}}
+        return self._drafted(index, fields)
+
+    def _drafted(self, index: int, fields: dict[str, Any]) -> Draft:
         draft = Draft(self.name, index, fields)
         self.world.ledger.drafts[self.name, index] = draft
         return draft
@@ -179,7 +185,18 @@ class KeyPublisher(Publisher):
         sink = _Sink(self)
         gateway.sinks.append(sink)
         self.world.trace(self.name, "publish", [d.fields for d in drafts])
-        for draft in drafts:
+        at = 0
+        while at < len(drafts):
+            # those that are a body and no more go together, as far as the hub takes them so
+            bare = [
+                (d.fields["to"], msgspec.json.encode(d.fields["body"]), 0, d.index)
+                for d in itertools.takewhile(lambda d: len(d.fields) == 2, drafts[at:])
+            ]
+            at += gateway.hub.publish_bare(self.principal, bare, sink) if bare else 0
+            if at == len(drafts):
+                break
+            draft = drafts[at]
+            at += 1
             pub = _publish(msgspec.json.encode(draft.fields))
             try:
                 gateway.hub.publish(self.principal, pub, sink, draft.index)
@@ -196,6 +213,10 @@ class _Sink:
     def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
         self._publisher.world.trace(self._publisher.name, "stored", [ref, id, dup, status])
         self._publisher.stored(ref, id, dup=dup)
+
+    def stored_run(self, refs: list[int], items: list[Item]) -> None:
+        for ref, item in zip(refs, items, strict=True):
+            self.stored(ref, item.id, False, item.status)
 
     def refused(self, ref: Any, error: GatewayError) -> None:
         self._publisher.world.trace(self._publisher.name, "refused", [ref, error.code])

@@ -146,11 +146,15 @@ class World:
     def committed(self, commit: Commit, seconds: float) -> None:
         pass
 
-    def acked(self, elapsed: int) -> None:
+    def acked(self, elapsed: list[int]) -> None:
         pass
 
     def attempt(self, channel: str, kind: str) -> None:
         pass
+
+    def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None:
+        for item in items:
+            self.status(item, status, at, via, "")
 
     def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
         self.trace("hub", "status", [item.id, status, via, why])

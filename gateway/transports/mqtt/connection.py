@@ -245,23 +245,28 @@ class Connection(Carrier):
 
     def _take(self, packets: list[Packet]) -> None:
         """Packets in order; the rest waits as soon as something has to be known first."""
-        for i, packet in enumerate(packets):
+        at, end = 0, len(packets)
+        while at < end:
+            packet = packets[at]
             kind = type(packet)
             if kind is int:
-                seq = self.seq_of(packet)  # type: ignore[arg-type]
-                if seq and self.acks is None:
-                    self.acks = [seq]
-                elif seq:
-                    self.acks.append(seq)  # type: ignore[union-attr]
-            elif kind is Publish:
-                self.on_publish(packet)  # type: ignore[arg-type]
+                at += self.on_pubacks(packets, at)
+                continue
+            if kind is Publish:
+                run = bare_run(packets, at)
+                if run:
+                    at += self.on_run(run)
+                else:
+                    at += 1
+                    self.on_publish(packet)  # type: ignore[arg-type]
             else:
+                at += 1
                 self.tell_acks()
                 _HANDLERS[kind](self, packet)
             if self.phase >= CLOSING:
                 return
             if self.held is not None:
-                self.held += packets[i + 1 :]
+                self.held += packets[at:]
                 break
         if self.acks is not None:
             self.tell_acks()
@@ -339,6 +344,16 @@ class Connection(Carrier):
 
     def _on_auth(self, _: Auth) -> None:
         self.end(Reason.PROTOCOL_ERROR, "AUTH without an authentication method")
+
+
+def bare_run(packets: list[Packet], at: int) -> list[Publish]:
+    """The publishes from there on that are at QoS 1 and have a body and nothing else."""
+    run: list[Publish] = []
+    for packet in packets[at:] if at else packets:
+        if type(packet) is not Publish or packet.qos != 1 or packet.props or packet.dup or packet.retain:
+            break
+        run.append(packet)
+    return run
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.auth import Principal
 from gateway.errors import Close
-from gateway.observe.log import get_logger
 from gateway.transports.mqtt import codec
 from gateway.transports.mqtt.codec import Malformed, P, Props, Reason
 from gateway.transports.mqtt.codes import BLAMELESS, BY_ADMINISTRATOR, CLOSES, fitted, in_connack, label
@@ -35,7 +34,6 @@ WELCOME_WAIT: Final = 60_000
 SILENCE: Final = 1.5
 _NEVER: Final = 1 << 62
 
-_log = get_logger("mqtt")
 
 # ends after which nobody is expected to answer
 _AT_ONCE: Final = frozenset((Close.SLOW, Close.HEARTBEAT))
@@ -47,7 +45,7 @@ class Life(Writer):
     """A connection in time. `last_proof` is the Unix ms of the last inbound byte, `peer` the address as text."""
 
     __slots__ = (
-        "acks", "clean", "deadline", "joined", "keep", "last_proof", "peer", "principal", "problems", "quiet_from",
+        "clean", "deadline", "joined", "keep", "last_proof", "peer", "principal", "problems", "quiet_from",
         "silence", "slot", "stall_at", "stopped", "will",
     )  # fmt: skip
 
@@ -75,7 +73,6 @@ class Life(Writer):
         self.keep = 0  # ms that the session outlives the connection
         self.problems = True  # the device wants reason strings
         self.will: Will | None = None
-        self.acks: list[int] | None = None  # seqs whose PUBACK was read, for the hub
 
     @property
     def client(self) -> str:
@@ -84,21 +81,12 @@ class Life(Writer):
 
     # -- whether the peer reads ------------------------------------------------------------------------------------
 
-    def write_out(self) -> None:
-        """Lay out what is buffered and write it."""
-        try:
-            super().write_out()
-        except (ValueError, TypeError, OverflowError) as error:
-            # One message that cannot be laid out must not end the turn of all others. The end counts as unclean: a
-            # message that does this again and again is dead at last (poison).
-            _log.error(
-                "a packet could not be written", client=self.principal.name, error=type(error).__name__
-            )
-            self.drop_buffers()
-            self.end(Reason.IMPLEMENTATION_SPECIFIC, "internal error")
+    def broken(self) -> None:
+        """Something could not be laid out."""
+        self.end(Reason.IMPLEMENTATION_SPECIFIC, "internal error")
 
-    def flush(self) -> None:
-        super().flush()
+    def on_piled(self) -> None:
+        """Answers wait for a peer that does not read: only so many."""
         if self.piled > self.server.pile_limit:
             self.too_slow()
 

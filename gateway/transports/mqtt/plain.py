@@ -20,7 +20,7 @@ from gateway.errors import Forbidden, GatewayError, Invalid, Limited, Unauthoriz
 from gateway.ids import encode_id
 from gateway.model import MAX_TTL, PRIORITIES, Extra, Item
 from gateway.model import Publish as Message
-from gateway.transports.mqtt.codec import P, Props, Publish, Reason, Will, publish
+from gateway.transports.mqtt.codec import P, Props, Publish, Reason, Will, publish_packet
 from gateway.transports.mqtt.codec.fields import varint
 from gateway.wire import blame, trace_of
 
@@ -109,8 +109,8 @@ class Plain:
     def publish(self, item: Item, now: int, qos: int, dup: bool = False) -> bytes:
         """The whole packet. Its body must be there; at QoS 1 its seq."""
         payload, props = self.parts(item, now)
-        pid = packet_id(item.seq) if qos else 0
-        return publish(self._version, self._topic, payload, qos=qos, dup=dup, pid=pid, props=props)
+        pid = (item.seq - 1) % PACKET_IDS + 1 if qos else 0
+        return publish_packet(0x30 | dup << 3 | qos << 1, self._topic, pid, props, payload)
 
     def parts(self, item: Item, now: int) -> tuple[bytes, bytes]:
         """Payload, and the block of properties with its length; 3.1.1 has none."""

@@ -7,7 +7,7 @@ plain one, None for a framed one, or a Refusal.
 from typing import Final, NamedTuple
 
 from gateway.model import Sub, valid_client_id
-from gateway.topics import TopicNames, part_of
+from gateway.topics import PREFIX, TopicNames, part_of
 from gateway.transports.mqtt.codec import Reason
 
 
@@ -30,10 +30,24 @@ _WILD: Final = Refusal(Reason.WILDCARDS_NOT_SUPPORTED, "no wildcards: subscribe 
 _NOT_YOURS: Final = Refusal(Reason.NOT_AUTHORIZED, "a client subscribes to its own topics only")
 
 
-class Topics(TopicNames):
-    """The topics below one prefix."""
+# addresses that are remembered by their topics, none longer than a client id
+_MOST_KNOWN: Final = 16_384
 
-    __slots__ = ()
+
+class Topics(TopicNames):
+    """The topics below one prefix. `known`: addresses by their topics, those that are every client's."""
+
+    __slots__ = ("known",)
+
+    def __init__(self, prefix: str = PREFIX) -> None:
+        super().__init__(prefix)
+        self.known: dict[bytes, str] = {}
+
+    def remember(self, topic: bytes, address: str) -> None:
+        if valid_client_id(address):
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[topic] = address
 
     def of(self, client: str) -> "OwnTopics":
         """What a connection of this client may use."""
@@ -64,7 +78,7 @@ class Topics(TopicNames):
 class OwnTopics:
     """The topics of one client, for one connection at the endpoint."""
 
-    __slots__ = ("_address", "_down", "_last", "_to", "_up", "_up_to", "inbox", "topics")
+    __slots__ = ("_down", "_known", "_to", "_up", "_up_to", "inbox", "topics")
 
     def __init__(self, topics: Topics, client: str) -> None:
         self.topics = topics
@@ -73,16 +87,17 @@ class OwnTopics:
         self._up = topics.frames_up(client)
         self._up_to = self._up + b"/to/"
         self._to = topics.to("")
-        # most clients publish to one address; a stream's reader hands out the same object for it each time
-        self._last = b""
-        self._address = ""
+        self._known = topics.known
 
     def uplink(self, topic: bytes) -> str | Refusal | None:
         """Where a PUBLISH of the client goes: an address, None for a frame, or a Refusal."""
-        if topic is self._last and topic:
-            return self._address
+        known = self._known.get(topic)
+        if known is not None:
+            return known
         if topic.startswith(self._to):
             address = topic[len(self._to) :]
+            if b"/" not in address:
+                self.topics.remember(topic, address.decode())
         elif topic.startswith(self._up_to):
             address = topic[len(self._up_to) :]
         elif topic == self._up:
@@ -92,9 +107,7 @@ class OwnTopics:
             return found if isinstance(found, Refusal) else _FOREIGN
         if not address or b"/" in address:
             return _NO_ADDRESS
-        self._last = topic
-        self._address = address.decode()
-        return self._address
+        return address.decode()
 
     def subscription(self, topic_filter: str) -> Sub | Refusal:
         """What the client subscribes to: PLAIN for its inbox, FRAMED for its frames, or a Refusal."""

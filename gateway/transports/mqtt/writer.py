@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import GatewayError
 from gateway.model import Item, Sub
+from gateway.observe.log import get_logger
 from gateway.transports.mqtt.plain import Plain
+
+_log = get_logger("mqtt")
 
 if TYPE_CHECKING:
     from gateway.transports.mqtt.server import MqttServer
@@ -31,8 +34,8 @@ class Writer(asyncio.Protocol):
     """A ports.Connection as far as something is to be written; the rest is left to the classes below."""
 
     __slots__ = (
-        "dirty", "heads", "items", "max_packet", "outstanding", "paused", "phase", "piled", "plain", "present", "qos",
-        "quota", "server", "session", "stall_left", "sub", "top", "transport", "version", "writable",
+        "acks", "dirty", "heads", "items", "max_packet", "outstanding", "paused", "phase", "piled", "plain", "present",
+        "qos", "quota", "server", "session", "stall_left", "sub", "top", "transport", "version", "writable",
     )  # fmt: skip
 
     via = "mqtt"
@@ -57,6 +60,7 @@ class Writer(asyncio.Protocol):
         self.present = False  # the CONNACK said that there is a session
         self.outstanding = 0  # messages at QoS 1 without their PUBACK
         self.top = 0  # the highest seq that was written at QoS 1
+        self.acks: list[int] | None = None  # seqs whose PUBACK was read, for the hub
         # lists are made when they are needed: most connections are idle
         self.heads: list[bytes] | None = None  # packets that go before the messages
         self.items: list[Item] | None = None
@@ -93,6 +97,14 @@ class Writer(asyncio.Protocol):
     def close(self, code: int, reason: str) -> None:
         raise NotImplementedError
 
+    def on_piled(self) -> None:
+        """Answers wait for a peer that does not read."""
+        raise NotImplementedError
+
+    def broken(self) -> None:
+        """Something could not be laid out: end it."""
+        raise NotImplementedError
+
     def error(self, error: GatewayError) -> None:
         """A plain device is told of an error by the end of its connection."""
 
@@ -124,9 +136,22 @@ class Writer(asyncio.Protocol):
         self.dirty = False
         if self.phase < CLOSING:
             self.write_out()
+            if self.piled:
+                self.on_piled()
 
     def write_out(self) -> None:
-        """Lay out what is buffered and write it, messages only as far as the peer takes them."""
+        """Lay out what is buffered and write it."""
+        try:
+            self._lay_out()
+        except (ValueError, TypeError, OverflowError) as error:
+            # One message that cannot be laid out must not end the turn of all others. The end counts as unclean: a
+            # message that does this again and again is dead at last (poison).
+            _log.error("a packet could not be written", client=self.client, error=type(error).__name__)
+            self.drop_buffers()
+            self.broken()
+
+    def _lay_out(self) -> None:
+        """Messages only as far as the peer takes them."""
         pieces: list[bytes] = []
         answers = 0
         if self.heads is not None:
@@ -204,6 +229,27 @@ class Writer(asyncio.Protocol):
         return room <= 0
 
     # -- PUBACK ----------------------------------------------------------------------------------------------------
+
+    def on_pubacks(self, packets: list[Any], at: int) -> int:
+        """PUBACKs that say success and no more, from there on: how many follow each other. Their seqs are for the hub
+        (see `seq_of`).
+        """
+        top, acks = self.top, self.acks
+        if acks is None:
+            acks = self.acks = []
+        count = 0
+        for pid in packets[at:] if at else packets:
+            if type(pid) is not int:
+                break
+            count += 1
+            seq = top - (top - pid) % _IDS
+            if seq > 0:
+                acks.append(seq)
+        if self.outstanding:
+            self.outstanding = max(0, self.outstanding - count)
+            if self.items is not None:
+                self.touch()
+        return count
 
     def seq_of(self, pid: int) -> int:
         """The seq of a message that the device answers, by its packet id; 0: there is none. Its place in the quota is

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.transports.mqtt import codec
 from gateway.transports.mqtt.codec import Connect, Packet, Publish, Reader, Reason
+from gateway.transports.mqtt.codec import reader as module
 from tests.transports.mqtt.packets import (
     MAX,
     SIDE_IDS,
@@ -218,10 +219,23 @@ def test_what_cannot_be_taken_is_never_kept() -> None:
 
 
 def test_a_long_topic_is_not_remembered() -> None:
+    """Else a peer could fill the memory with topics."""
     r = reader(4, server=True)
-    r.feed(codec.publish(4, b"short", b""))
-    r.feed(codec.publish(4, b"x" * 60_000, b""))
-    assert r._topic == b"short"
+    short, long = b"short", b"x" * 60_000
+    first, second = r.feed(codec.publish(4, short, b"") * 2)
+    assert first.topic is second.topic
+    first, second = r.feed(codec.publish(4, long, b"") * 2)
+    assert first.topic == second.topic == long
+    assert first.topic is not second.topic
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_KNOWN", 10)
+    r = reader(4, server=True)
+    for n in range(100):
+        (packet,) = r.feed(codec.publish(4, b"topic %d" % n, b""))
+        assert packet.topic == b"topic %d" % n
+    assert len(module._KNOWN) <= 10
 
 
 def test_empty_chunks() -> None:

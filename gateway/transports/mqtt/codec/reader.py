@@ -29,8 +29,10 @@ _CONNECT: Final = int(Kind.CONNECT)
 _PUBLISH: Final = int(Kind.PUBLISH)
 _PUBACK: Final = int(Kind.PUBACK)
 
-# bytes of the longest topic that a reader keeps between packets
-_REMEMBERED: Final = 256
+# Good topics, so that each is looked at once; the same object has its hash ready for the caller's tables, too.
+_KNOWN: Final[dict[bytes, bytes]] = {}
+_MOST_KNOWN: Final = 16_384
+_LONGEST_KNOWN: Final = 128
 
 # flags of a PUBLISH -> qos, retain, dup (3.3.1)
 _FLAGS: Final = tuple((flags >> 1 & 3, flags & 1 != 0, flags & 8 != 0) for flags in range(16))
@@ -41,6 +43,13 @@ def _refused(error: Exception) -> Malformed:
     if isinstance(error, Malformed):
         return error.with_traceback(None)
     return short() if isinstance(error, IndexError) else not_utf8()
+
+
+def _remember(topic: bytes) -> None:
+    if len(topic) <= _LONGEST_KNOWN:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[topic] = topic
 
 
 class Reader:
@@ -54,7 +63,7 @@ class Reader:
     max_connect   the same for the CONNECT, which comes from anybody; 0: as max_packet
     """
 
-    __slots__ = ("_kept", "_limit", "_max_packet", "_need", "_short", "_side", "_topic", "error")
+    __slots__ = ("_kept", "_limit", "_max_packet", "_need", "_short", "_side", "error")
 
     def __init__(self, version: int = 0, *, server: bool, max_packet: int, max_connect: int = 0) -> None:
         self._side = (_SERVER if server else _CLIENT)[version]
@@ -63,8 +72,6 @@ class Reader:
         # an incomplete packet, and how many bytes of it must be there before another look is worth it
         self._kept: bytearray | None = None
         self._need = 0
-        # the last good topic: most publishers have one, and the same object has its hash ready for the caller's tables
-        self._topic = b""
         # why the stream cannot be read further; what is fed from then on is dropped
         self.error: Malformed | None = None
 
@@ -188,15 +195,14 @@ class Reader:
         if qos and not pid:
             raise no_pid()
         topic = data[at + 2 : split]
-        if topic == self._topic:
-            topic = self._topic
-        if not topic:
-            if props is None or P.TOPIC_ALIAS not in props:
-                raise Malformed(Reason.PROTOCOL_ERROR, "an empty topic name without a topic alias")
-        elif topic is not self._topic:
+        known = _KNOWN.get(topic)
+        if known is not None:
+            topic = known
+        elif topic:
             check_topic(topic)
-            if len(topic) <= _REMEMBERED:
-                self._topic = topic
+            _remember(topic)
+        elif props is None or P.TOPIC_ALIAS not in props:
+            raise Malformed(Reason.PROTOCOL_ERROR, "an empty topic name without a topic alias")
         return Publish(topic, data[start:end], qos, retain, dup, pid, props)
 
     def _connect(self, data: bytes, at: int, end: int) -> Connect:

@@ -15,6 +15,8 @@ from gateway.transports.mqtt.codec.reasons import RETURN_CODES
 from gateway.transports.mqtt.codec.types import Kind, P, Props, Will
 
 _u16 = struct.Struct("!H").pack
+_puback = struct.Struct("!HH").pack
+_PUBACK: Final = 0x4002
 _plain_ack = struct.Struct("!BBH").pack
 # first byte, remaining length of one or two bytes, length of the topic
 _head_1 = struct.Struct("!BBH").pack
@@ -83,9 +85,14 @@ def publish(
         block = b"\0"
     else:
         block = props if isinstance(props, bytes) else encode_props(props)
-    size = len(topic)
-    rest = size + len(block) + len(payload) + (4 if qos else 2)
     first = 0x30 | dup << 3 | qos << 1 | retain
+    return publish_packet(first, topic, pid if qos else 0, block, payload)
+
+
+def publish_packet(first: int, topic: bytes, pid: int, block: bytes, payload: bytes) -> bytes:
+    """PUBLISH of ready parts: its first byte, packet id (0: none, at QoS 0), the properties with their length."""
+    size = len(topic)
+    rest = size + len(block) + len(payload) + (4 if pid else 2)
     if size > 0xFFFF:
         raise ValueError("a topic has at most 65535 bytes")
     if rest < 0x80:
@@ -94,7 +101,7 @@ def publish(
         head = _head_2(first, rest & 0x7F | 0x80, rest >> 7, size)
     else:
         head = bytes((first,)) + varint(rest) + _u16(size)
-    if qos:
+    if pid:
         return b"".join((head, topic, _u16(pid), block, payload))
     return b"".join((head, topic, block, payload))
 
@@ -104,6 +111,11 @@ def puback(version: int, pid: int, code: int = 0, reason: str = "") -> bytes:
     if version == 4 or not (code or reason):
         return _plain_ack(0x40, 2, pid)
     return ack(version, Kind.PUBACK, pid, code, {P.REASON: reason} if reason else None)
+
+
+def pubacks(pids: list[int]) -> bytes:
+    """PUBACKs that say success, in both versions."""
+    return b"".join([_puback(_PUBACK, pid) for pid in pids])
 
 
 def ack(version: int, kind: Kind, pid: int, code: int = 0, props: Props | None = None) -> bytes:
