@@ -1,7 +1,6 @@
-"""What a device publishes, and the answers: a PUBACK for each message when it is durable, in order of receipt (4.6).
+"""What a device publishes, as messages for the hub.
 
-The hub answers in the order in which it was asked, but a publish that is refused at once is not asked about. So every
-QoS 1 publish has a number, and an answer that comes before its turn waits in `early`.
+Most of it is a body for an address and nothing else: that goes in runs, as far as the hub takes it so.
 
 A PUBLISH with DUP may be one that was accepted before: at the first of them the input is held until the store has told
 which message each packet id stood for, and that is kept up to date from then on.
@@ -10,18 +9,14 @@ which message each packet id stood for, and that is kept up to date from then on
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
-
 from gateway.auth import Principal
-from gateway.errors import GatewayError, Invalid, Limited, Unavailable
-from gateway.model import Item
+from gateway.errors import GatewayError
 from gateway.model import Publish as Message
 from gateway.transports.mqtt import codec
+from gateway.transports.mqtt.answers import UNFRAMED, Answers, body_of
 from gateway.transports.mqtt.codec import P, Publish, Reason
-from gateway.transports.mqtt.codes import fitted
 from gateway.transports.mqtt.framed import FramedDesk
-from gateway.transports.mqtt.life import Life
-from gateway.transports.mqtt.plain import may_succeed_later, read_body, read_publish, reason_of
+from gateway.transports.mqtt.plain import read_publish
 from gateway.transports.mqtt.topics import OwnTopics, Refusal
 from gateway.transports.mqtt.wills import NOTHING_RETAINED
 from gateway.transports.mqtt.writer import CLOSING
@@ -41,9 +36,6 @@ LOOKUP: Final = 4  # the store looks for its first time
 ENDING: Final = 5  # a publish was given up: the connection ends when its turn has come
 
 NOBODY: Final[set[int]] = set()  # never added to
-_bare_puback: Final = codec.puback
-_bare_pubacks: Final = codec.pubacks
-_UNFRAMED: Final = Refusal(Reason.IMPLEMENTATION_SPECIFIC, "subscribe to your frames first")
 _RETAINED: Final = Refusal(Reason.RETAIN_NOT_SUPPORTED, NOTHING_RETAINED)
 _BANNED: Final = "this client is banned for a while"
 
@@ -56,13 +48,10 @@ class Sent(NamedTuple):
     body: int
 
 
-class Uplink(Life):
+class Uplink(Answers):
     """A connection as far as it publishes. `held`: packets that wait until something is known, None: nothing waits."""
 
-    __slots__ = (
-        "aliases", "desk", "early", "flying", "given", "held", "hold", "last", "loose", "over", "own", "taken",
-        "unread", "uses",
-    )  # fmt: skip
+    __slots__ = ("aliases", "desk", "flying", "held", "hold", "own", "unread", "uses")
 
     def __init__(
         self,
@@ -79,13 +68,6 @@ class Uplink(Life):
         self.hold = 0
         self.own: OwnTopics | None = None
         self.aliases: dict[int, str | Refusal | None] | None = None
-        self.taken = 0  # QoS 1 publishes, and how many of them were answered
-        self.given = 0
-        self.early: dict[int, bytes] | None = None
-        self.loose = 0  # publishes at QoS 0 without an answer
-        # how it ends when a publish that was given up has its turn
-        self.last: tuple[Reason, str] | None = None
-        self.over = False  # its turn has come
         # packet id -> the message that it last stood for: its id, and the hash of its body
         self.uses: dict[int, tuple[int, int]] | None = None
         self.flying: set[int] = NOBODY  # packet ids that wait for their answers, kept where `uses` is
@@ -118,9 +100,9 @@ class Uplink(Life):
             # the hub has nothing of it that it could have closed
             self.end(Reason.ADMINISTRATIVE_ACTION, _BANNED, clean=True)
         elif packet.retain:
-            self._refuse_packet(packet, _RETAINED, where)
+            self.refuse_packet(packet, _RETAINED, where)
         elif isinstance(where, Refusal):
-            self._refuse_packet(packet, where)
+            self.refuse_packet(packet, where)
         else:
             self._publish(packet, where)
 
@@ -174,7 +156,7 @@ class Uplink(Life):
             return own.uplink(topic)
         if alias > self.server.alias_maximum:
             self.end(Reason.TOPIC_ALIAS_INVALID, f"topic aliases go up to {self.server.alias_maximum}")
-            return _UNFRAMED
+            return UNFRAMED
         if self.aliases is None:
             self.aliases = {}
         if topic:
@@ -182,7 +164,7 @@ class Uplink(Life):
             self.aliases[alias] = own.uplink(topic)
         elif alias not in self.aliases:
             self.end(Reason.PROTOCOL_ERROR, "a topic alias that stands for nothing yet")
-            return _UNFRAMED
+            return UNFRAMED
         return self.aliases[alias]
 
     def _publish(self, packet: Publish, address: str) -> None:
@@ -214,155 +196,19 @@ class Uplink(Life):
                 self.loose -= 1
                 self.server.dropped += 1
             elif self.version == 5:
-                self._refuse(number, pid, error)
+                self.refuse(number, pid, error)
             else:
-                self._bury(number, pid, address, _body_of(packet, message), error)
+                self.bury(number, pid, address, body_of(packet, message), error)
 
     def _frame(self, packet: Publish) -> None:
         if self.desk is None:
-            self._refuse_packet(packet, _UNFRAMED)
+            self.refuse_packet(packet, UNFRAMED)
             return
         if packet.pid:
             self.taken += 1
         self.desk.receive(packet.payload)
         if packet.pid:
-            self._answer(self.taken, _bare_puback(self.version, packet.pid))
-
-    # -- refusals --------------------------------------------------------------------------------------------------
-
-    def _refuse_packet(self, packet: Publish, why: Refusal, where: str | Refusal | None = None) -> None:
-        """A publish that is not even a message; `where` it was to go."""
-        if not packet.pid:
-            self.server.dropped += 1
-            return
-        self.taken = number = self.taken + 1
-        if self.version == 5:
-            self._refuse_with(number, packet.pid, why.code, why.why)
-        elif why is _UNFRAMED:
-            # nobody can be told, and a frame is no message
-            self.server.count_refused(why.code)
-            self._answer(number, _bare_puback(4, packet.pid))
-        else:
-            code = "topic_forbidden" if why.code is Reason.NOT_AUTHORIZED else "publish_invalid"
-            error = Invalid(why.why, code=code)
-            to = where if isinstance(where, str) else packet.topic.decode()
-            self._bury(number, packet.pid, to, _body_of(packet, None), error, why.code)
-
-    def _refuse(self, number: int, pid: int, error: GatewayError) -> None:
-        """MQTT 5: a PUBACK says why, unless the fault is the gateway's."""
-        if isinstance(error, Unavailable):
-            self._give_up(number, error)
-            return
-        why = error.detail if error.field is None else f"{error.field}: {error.detail}"
-        self._refuse_with(number, pid, reason_of(error), why)
-
-    def _refuse_with(self, number: int, pid: int, code: Reason, why: str) -> None:
-        self.server.count_refused(code)
-        packet = fitted(
-            lambda props: codec.ack(5, codec.Kind.PUBACK, pid, code, props),
-            {},
-            why if self.problems else "",
-            self.max_packet,
-        )
-        self._answer(number, packet)
-
-    def _bury(
-        self, number: int, pid: int, to: str, body: bytes, error: GatewayError, code: Reason | None = None
-    ) -> None:
-        """MQTT 3.1.1 has no refusal: what can never succeed becomes a dead letter, which is as durable as a message;
-        for what may succeed later the connection ends, and the device sends it again.
-        """
-        if may_succeed_later(error):
-            self._give_up(number, error)
-            return
-        self.server.count_refused(code if code is not None else reason_of(error))
-        why = error.detail if error.field is None else f"{error.field}: {error.detail}"
-        try:
-            self.server.hub.refuse(self.principal, to, body, error.code, why, self, number << 16 | pid)
-        except GatewayError as worse:
-            self._give_up(number, worse)
-
-    def _give_up(self, number: int, error: GatewayError) -> None:
-        """End the connection, so that its device publishes this again; nothing behind it is answered any more.
-
-        Not before its turn has come: what was accepted before it has its PUBACK then. Else its device would send that
-        again, too, as often as it meets a limit, and each time it would be another message.
-        """
-        self.hold_back(ENDING)
-        code = Reason.QUOTA_EXCEEDED if isinstance(error, Limited) else self.server.away()
-        self.last = self.last or (code, error.detail)
-        self._answer(number, b"")
-
-    # -- answers of the hub ----------------------------------------------------------------------------------------
-
-    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
-        """A publish of this connection is durable."""
-        if type(ref) is int:
-            if ref:
-                self._answer(ref >> 16, _bare_puback(self.version, ref & 0xFFFF))
-            else:
-                self.loose -= 1
-                self.answered()
-            return
-        if self.uses is not None:
-            self.uses[ref.pid] = (id, ref.body)
-            self.flying.discard(ref.pid)
-        self._answer(ref.number, _bare_puback(self.version, ref.pid))
-
-    def stored_run(self, refs: list[int], items: list[Item]) -> None:
-        """The same for many, whose numbers follow each other."""
-        if refs[0] >> 16 != self.given + 1 or self.early is not None or self.over:
-            for ref, item in zip(refs, items, strict=True):
-                self.stored(ref, item.id, False, item.status)
-            return
-        self.given += len(refs)
-        self.server.packets_out += len(refs) - 1
-        self.head(_bare_pubacks([ref & 0xFFFF for ref in refs]))
-        self.answered()
-
-    def refused(self, ref: Any, error: GatewayError) -> None:
-        """A publish of this connection was refused after all."""
-        if ref == 0:
-            self.loose -= 1
-            self.server.dropped += 1
-            self.answered()
-            return
-        number, pid = (ref >> 16, ref & 0xFFFF) if type(ref) is int else (ref.number, ref.pid)
-        self.flying.discard(pid)
-        if self.phase >= CLOSING:
-            self._answer(number, b"")
-        elif self.version == 5:
-            self._refuse(number, pid, error)
-        else:
-            # a message without a key, or its dead letter: neither was stored
-            self._give_up(number, error)
-
-    def _answer(self, number: int, packet: bytes) -> None:
-        """Write the answer to a QoS 1 publish when its turn has come; b"": there is none."""
-        if number != self.given + 1:
-            if self.early is None:
-                self.early = {}
-            self.early[number] = packet
-            return
-        self._give(number, packet)
-        if self.early is not None:
-            while self.given + 1 in self.early:
-                self._give(self.given + 1, self.early.pop(self.given + 1))
-            if not self.early:
-                self.early = None
-        self.answered()
-
-    def _give(self, number: int, packet: bytes) -> None:
-        self.given = number
-        if self.over:
-            return
-        if packet:
-            self.head(packet)
-        elif self.last is not None:
-            self.over = True
-            code, why = self.last
-            # the hub may be in the middle of telling it
-            self.server.loop.call_soon(lambda: self.end(code, why, clean=True))
+            self.answer(self.taken, codec.puback(self.version, packet.pid))
 
     def answered(self) -> None:
         """Fewer publishes wait for their answers."""
@@ -377,6 +223,9 @@ class Uplink(Life):
             self.seek()
         elif self.stopped:
             self.pace()
+
+    def stop_taking(self) -> None:
+        self.hold_back(ENDING)
 
     # -- repeated ones ---------------------------------------------------------------------------------------------
 
@@ -398,6 +247,12 @@ class Uplink(Life):
             self.flying = set()
             self.hold = 0
             self.release()
+
+    def landed(self, pid: int, id: int = 0, body: int = 0) -> None:
+        if self.uses is not None:
+            self.flying.discard(pid)
+            if id:
+                self.uses[pid] = (id, body)
 
     # -- holding back ----------------------------------------------------------------------------------------------
 
@@ -447,13 +302,3 @@ class Uplink(Life):
         super().let_go()
         self.held = self.aliases = self.uses = None
         self.flying = NOBODY
-
-
-def _body_of(packet: Publish, message: Message | None) -> bytes:
-    """A payload as JSON, for a dead letter."""
-    if message is not None:
-        return bytes(message.body)  # type: ignore[arg-type]
-    try:
-        return bytes(read_body(packet.payload)[0])
-    except Invalid:
-        return msgspec.json.encode(packet.payload.decode(errors="replace"))

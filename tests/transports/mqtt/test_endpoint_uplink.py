@@ -268,6 +268,40 @@ async def test_pubacks_keep_their_order_around_refusals() -> None:
         await device.leave()
 
 
+@VERSIONS
+async def test_many_in_one_read(version: int) -> None:
+    """Runs of bare publishes with others among them, over the receive maximum again and again: taken in their order,
+    answered in their order, and not before the commit.
+    """
+    async with endpoint() as e:
+        await e.publish("bob", "first")
+        device = await e.connect("alice", version)
+        e.store.held = True
+        bodies = [b"%d" % n for n in range(100)]
+        for n in range(0, 100, 7):
+            bodies[n] = b"text %d" % n
+        packets = []
+        for pid, body in enumerate(bodies, 1):
+            props = {P.USER: [("type", "t")]} if pid % 11 == 0 else None
+            packets.append(codec.publish(version, b"gw/v1/to/bob", body, qos=1, pid=pid, props=props))
+            if pid % 20 == 0:
+                packets.append(codec.publish(version, b"gw/v1/to/-", b"1", qos=1, pid=1000 + pid))
+        device.write(b"".join(packets))
+        await e.until(lambda: e.server.figures()["unread"] == 1)
+        (conn,) = e.hub.core.conns
+        assert (conn.taken, conn.given) == (16, 0)  # type: ignore[attr-defined]
+        e.store.let_go()
+        answers = [await device.packet() for _ in range(105)]
+        wanted = [n for pid in range(1, 101) for n in ([pid] if pid % 20 else [pid, 1000 + pid])]
+        assert [a if type(a) is int else a.pid for a in answers] == wanted
+        if version == 5:
+            assert [type(a) is int for a in answers] == [pid < 1000 for pid in wanted]
+        stored = await e.to("bob")
+        assert [str(body) for body in stored] == ["first", *(body.decode() for body in bodies)]
+        assert e.hub.figures()["accepted"] == (101 if version == 5 else 106)
+        await device.leave()
+
+
 async def test_a_refusal_after_the_commit() -> None:
     async with endpoint() as e:
         device = await e.connect()
