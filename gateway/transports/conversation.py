@@ -205,14 +205,21 @@ class Conversation:
         self.end(Close.NORMAL, "bye")
 
     def on_pub(self, frame: wire.Pub) -> None:
-        self._check_batch(len(frame.m))
+        self.check_batch(len(frame.m))
         for i, entry in enumerate(frame.m):
             self.publish(entry, f"$.m[{i}]")
         self.throttle()
 
+    def on_bare_pub(self, frame: wire.BarePub) -> None:
+        """All messages have a body and nothing else."""
+        self.check_batch(len(frame.m))
+        for i, entry in enumerate(frame.m):
+            self.publish(wire.PubEntry(to=entry.to, body=entry.body, ref=entry.ref), f"$.m[{i}]")
+        self.throttle()
+
     def on_loose_pub(self, frame: wire.LoosePub) -> None:
         """Some of the messages are bad: each is answered by itself."""
-        self._check_batch(len(frame.m))
+        self.check_batch(len(frame.m))
         for i, raw in enumerate(frame.m):
             at = f"$.m[{i}]"
             entry = read_entry(self.codec, raw, at)
@@ -222,7 +229,7 @@ class Conversation:
                 self.publish(entry, at)
         self.throttle()
 
-    def _check_batch(self, count: int) -> None:
+    def check_batch(self, count: int) -> None:
         limit = self.server.batch
         if count > limit:
             raise Invalid(
@@ -264,6 +271,7 @@ HANDLERS: Final[Mapping[type, Handler]] = {
     wire.Working: Conversation.on_working,
     wire.ReadFrame: Conversation.on_read,
     wire.Pub: Conversation.on_pub,
+    wire.BarePub: Conversation.on_bare_pub,
     wire.LoosePub: Conversation.on_loose_pub,
     wire.Ping: Conversation.on_ping,
     wire.Bye: Conversation.on_bye,

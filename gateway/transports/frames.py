@@ -11,9 +11,11 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import Close, Forbidden, GatewayError, Invalid, Limited, Unauthorized, Unavailable
-from gateway.wire import Inbound, LooseEntry, LoosePub, PubEntry, blame, to_msgpack
+from gateway.wire import BarePub, Inbound, LooseEntry, LoosePub, PubEntry, blame, to_msgpack
 
 # what msgspec raises for bad input; RecursionError: nesting that it does not follow
+# how most `pub` frames begin, as JSON
+_PUB: Final = b'{"t":"pub",'
 _BAD: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 # an error names what was wrong, it does not send it back whole
 MAX_TOLD: Final = 200
@@ -22,12 +24,13 @@ MAX_TOLD: Final = 200
 class Codec:
     """One of the two encodings, shared by all connections that use it."""
 
-    __slots__ = ("binary", "decode", "decode_entry", "decode_loose", "decode_ref", "encode")
+    __slots__ = ("binary", "decode", "decode_bare", "decode_entry", "decode_loose", "decode_ref", "encode")
 
     def __init__(self, *, binary: bool) -> None:
         decoder: Any = msgspec.msgpack.Decoder if binary else msgspec.json.Decoder
         self.binary = binary
         self.decode: Callable[[bytes], Inbound] = decoder(Inbound).decode
+        self.decode_bare: Callable[[bytes], BarePub] = decoder(BarePub).decode
         self.decode_loose: Callable[[bytes], LoosePub] = decoder(LoosePub).decode
         self.decode_entry: Callable[[Raw], PubEntry] = decoder(PubEntry).decode
         self.decode_ref: Callable[[Raw], LooseEntry] = decoder(LooseEntry).decode
@@ -41,8 +44,16 @@ class BadEntry(NamedTuple):
     error: GatewayError
 
 
-def read_frame(codec: Codec, data: bytes) -> Inbound | LoosePub:
-    """A frame of the client. LoosePub: some of its messages are bad. Raises Invalid: the connection must end."""
+def read_frame(codec: Codec, data: bytes) -> Inbound | BarePub | LoosePub:
+    """A frame of the client. BarePub: all its messages are a body and nothing else; LoosePub: some of them are bad.
+    Raises Invalid: the connection must end.
+    """
+    if data.startswith(_PUB):
+        try:
+            return codec.decode_bare(data)
+        except _BAD:
+            # it has more, or is bad
+            pass
     try:
         return codec.decode(data)
     except _BAD as error:

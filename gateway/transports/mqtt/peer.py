@@ -112,7 +112,7 @@ class FramedPeer(Conversation):
 
     # -- frames of the client --------------------------------------------------------------------------------------
 
-    def take(self, frame: wire.Inbound | wire.LoosePub) -> None:
+    def take(self, frame: wire.Inbound | wire.BarePub | wire.LoosePub) -> None:
         """A frame that carries its nonce."""
         self.last_proof = self.server.now()
         try:

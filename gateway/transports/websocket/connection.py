@@ -13,7 +13,9 @@ from websockets.protocol import OPEN, Protocol
 
 from gateway import wire
 from gateway.auth import Principal
+from gateway.commit import BareMessage
 from gateway.errors import Close, Conflict, Forbidden, GatewayError, Invalid, Unauthorized
+from gateway.model import Item
 from gateway.transports.conversation import (
     CLOSING,
     HANDLERS,
@@ -242,6 +244,36 @@ class Connection(Life):
             self.quiet_from = self.server.now()
             self.transport.resume_reading()
 
+    def on_bare_pub(self, frame: wire.BarePub) -> None:
+        """The short way in (hub/bare.py), and the long way for what that leaves."""
+        assert self.principal is not None
+        self.check_batch(len(frame.m))
+        hub, principal = self.server.hub, self.principal
+        messages: list[BareMessage] = [(entry.to, bytes(entry.body), 0, entry.ref) for entry in frame.m]
+        at = 0
+        while at < len(messages):
+            count = hub.publish_bare(principal, messages[at:], self)
+            self.owed += count
+            at += count
+            if at < len(messages):
+                entry = frame.m[at]
+                self.publish(wire.PubEntry(to=entry.to, body=entry.body, ref=entry.ref), f"$.m[{at}]")
+                at += 1
+        self.throttle()
+
+    def stored_run(self, refs: list[Any], items: list[Item]) -> None:
+        """Publishes of this connection are durable."""
+        if self.phase >= CLOSING:
+            return
+        entries = [wire.ok_entry(ref, item.id, False) for ref, item in zip(refs, items, strict=True)]
+        if self.oks is None:
+            self.oks = entries
+        else:
+            self.oks += entries
+        self.touch()
+        self.owed -= len(refs) - 1
+        self.answered()
+
     def answered(self) -> None:
         """A publish has its answer."""
         self.owed -= 1
@@ -266,4 +298,5 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **HANDLERS,
     wire.Hello: Connection._on_hello,
     wire.NewToken: Connection._on_token,
+    wire.BarePub: Connection.on_bare_pub,
 }
