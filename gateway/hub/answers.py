@@ -29,18 +29,17 @@ class Answers:
         now = self.core.now()
         if seq is not None:
             owned, claimed = session.acked_to(seq, now)
-            self.settle(session, owned, claimed, conn.via)
+            self.settle(session, owned, claimed, conn.via, now)
         if seqs is not None:
             owned, claimed, unknown = session.acked_each(seqs, now)
-            self.settle(session, owned, claimed, conn.via)
+            self.settle(session, owned, claimed, conn.via, now)
             if unknown:
                 session.unsettled(unknown)
-        self.core.touch_session(session)
+        self.core.acked(session)
 
-    def settle(self, session: Session, owned: list[Item], claimed: list[Item], via: str) -> None:
+    def settle(self, session: Session, owned: list[Item], claimed: list[Item], via: str, now: int) -> None:
         """Commit what an ack has settled."""
         core = self.core
-        now = core.now()
         commit = core.commit
         gaps: list[int] = []
         ids: list[int] = []
@@ -61,9 +60,17 @@ class Answers:
                     if report is not None:
                         core.intake.add(commit, core.session(report.client), report, None, None)
         if ids:
-            commit.settles.append((_DELIVERED, now, via, ids))
+            last = commit.settles[-1] if commit.settles else None
+            if last is not None and last[1] == now and last[2] == via:
+                last[3].extend(ids)
+            else:
+                commit.settles.append((_DELIVERED, now, via, ids))
         if acked:
-            commit.settled.append((now, via, acked))
+            before = commit.settled[-1] if commit.settled else None
+            if before is not None and before[0] == now and before[1] == via:
+                before[2].extend(acked)
+            else:
+                commit.settled.append((now, via, acked))
         if gaps:
             commit.ops.append(SettleGaps(session.client, gaps))
         for item in claimed:
@@ -92,7 +99,7 @@ class Answers:
             session.window.settle(item)
             owned.append(item)
             core.commit.ops.append(Note(Event(item.id, now, "at_most_once", {"seq": seq})))
-        self.settle(session, owned, [], conn.via)
+        self.settle(session, owned, [], conn.via, now)
         core.touch_session(session)
 
     def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None:
@@ -110,7 +117,7 @@ class Answers:
             session.ack_from = now
         core.touch_session(session)
         if item.kind != Kind.MESSAGE:
-            self.settle(session, [item], [], conn.via)
+            self.settle(session, [item], [], conn.via, now)
             return
         event = Event(item.id, now, "nacked", {"seq": seq, "delay": delay, "why": why})
         if claimed or item.leaving:
@@ -166,7 +173,7 @@ class Answers:
         session.window.settle(item)
         core.touch_session(session)
         if item.kind != Kind.MESSAGE:
-            self.settle(session, [item], [], conn.via)
+            self.settle(session, [item], [], conn.via, now)
             return
         event = Event(item.id, now, "rejected", {"seq": seq, "why": why})
         holds = (_BOUND, _CLAIMED, _NONE) if item.leaving else (_BOUND, _CLAIMED)

@@ -136,6 +136,18 @@ class Core:
             self._touched.update(dict.fromkeys(sessions))
             self.wake()
 
+    def acked(self, session: Session) -> None:
+        """An ack has settled something: there is work where anything waits, or must be looked at earlier than it is."""
+        queue = session.queue
+        if (
+            queue.count
+            or True in queue.more
+            or session.window.unwritten
+            or self.deadlines.known.get(session, NEVER) > session.ack_from + session.first_wait
+        ):
+            self._touched[session] = None
+        self.wake()
+
     def end_turn(self) -> None:
         self._turn = False
         if self._touched:

@@ -223,7 +223,8 @@ class Delivery:
             if items:
                 self.delivered += len(items)
                 conn.deliver(items)
-        if not session.queue:
+        queue = session.queue
+        if not queue.count and True not in queue.more:
             return
         fresh, expired = session.pull(core.now())
         if fresh:

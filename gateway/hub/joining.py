@@ -135,7 +135,7 @@ class Joining:
             self._new_epoch(session)
         elif hello.ack is not None:
             owned, claimed = session.acked_to(hello.ack, now)
-            self._settle(session, owned, claimed, join.conn.via)
+            self._settle(session, owned, claimed, join.conn.via, self.core.now())
         join.token = core.token()
         held = row.sub if row is not None and not join.why else int(Sub.NONE)
         put = SessionRow(
