@@ -79,16 +79,21 @@ class Pub(Struct, tag_field="t", tag="pub", forbid_unknown_fields=True):
     c: Nonce = None
 
 
-class BareEntry(Struct, forbid_unknown_fields=True, gc=False):
-    """A message that has a body and nothing else, as most have."""
+class Bare(Struct, forbid_unknown_fields=True, gc=False):
+    """A message that has a body and nothing else, as most have: read with less effort than a Publish."""
 
-    to: str
+    to: Annotated[str, Meta(max_length=80)]
     body: Raw
+
+
+class BareEntry(Bare, forbid_unknown_fields=True, gc=False):
+    """The same in a `pub` frame."""
+
     ref: Ref = None
 
 
 class BarePub(Struct, tag_field="t", tag="pub", forbid_unknown_fields=True):
-    """The same frame where all its messages are such: read with less effort."""
+    """The same frame where all its messages are such."""
 
     m: list[BareEntry]
     c: Nonce = None

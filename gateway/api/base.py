@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gateway.api.problems import decode, malformed
 from gateway.auth import Authenticator, Principal
-from gateway.commit import MessageView, Sink
+from gateway.commit import BareMessage, MessageView, RunSink, Sink
 from gateway.config import Config
 from gateway.errors import Forbidden, GatewayError, NotFound, Unauthorized
 from gateway.hub.events import EventRing
@@ -44,6 +44,7 @@ class HubApi(Protocol):
     def publish(
         self, principal: Principal, pub: Publish, sink: Sink, ref: Any, *, field: str = "$"
     ) -> None: ...
+    def publish_bare(self, principal: Principal, messages: list[BareMessage], sink: RunSink) -> int: ...
     async def explain(self, principal: Principal, pub: Publish) -> dict[str, Any]: ...
     async def cancel(self, id: int) -> None: ...
     def presence(self, client: str) -> dict[str, Any]: ...

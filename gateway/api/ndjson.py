@@ -24,9 +24,11 @@ from aiohttp import StreamReader, web
 from gateway.api import problems
 from gateway.api.base import NDJSON, Api, Call, check_still, proceed
 from gateway.auth import Principal
+from gateway.commit import BareMessage
 from gateway.errors import GatewayError, Limited, Unavailable
 from gateway.ids import encode_id
-from gateway.model import Publish
+from gateway.model import Item, Publish
+from gateway.wire import Bare
 
 IN_FLIGHT = 1024
 BATCH = 256
@@ -39,6 +41,7 @@ COMMIT_TIMEOUT = 60.0
 FLUSH_TIMEOUT = 10.0
 
 _decoder = msgspec.json.Decoder(Publish)
+_bare_decoder = msgspec.json.Decoder(Bare)
 
 # a line, without its end; None: over the limit
 Line = bytes | None
@@ -90,10 +93,11 @@ class Splitter:
 class Answers:
     """The answers on their way to the sender, and the sink of its lines."""
 
-    __slots__ = ("_ready", "_waiting", "closed", "gone", "in_flight", "progress", "unread")
+    __slots__ = ("_counts", "_ready", "_waiting", "closed", "gone", "in_flight", "progress", "unread")
 
     def __init__(self) -> None:
         self._waiting: list[bytes] = []
+        self._counts = 0  # answers in there
         self._ready = asyncio.Event()
         self.progress = asyncio.Event()
         self.in_flight = 0  # lines whose commit is not done
@@ -106,6 +110,15 @@ class Answers:
         self.in_flight -= 1
         tail = b',"dup":true}\n' if dup else b"}\n"
         self._put(b'{"line":%d,"id":"%b"' % (ref, encode_id(id).encode()) + tail)
+
+    def stored_run(self, refs: list[int], items: list[Item]) -> None:
+        """The same for many."""
+        self.in_flight -= len(refs)
+        answers = [
+            b'{"line":%d,"id":"%b"}\n' % (ref, encode_id(item.id).encode())
+            for ref, item in zip(refs, items, strict=True)
+        ]
+        self._put(b"".join(answers), len(refs))
 
     def refused(self, ref: int, error: GatewayError) -> None:
         self.in_flight -= 1
@@ -124,10 +137,11 @@ class Answers:
         self.closed = True
         self._ready.set()
 
-    def _put(self, answer: bytes) -> None:
+    def _put(self, answers: bytes, count: int = 1) -> None:
         if not self.gone:
-            self._waiting.append(answer)
-            self.unread += 1
+            self._waiting.append(answers)
+            self._counts += count
+            self.unread += count
         self._ready.set()
         self.progress.set()
 
@@ -138,9 +152,10 @@ class Answers:
                 await self._ready.wait()
                 self._ready.clear()
                 waiting, self._waiting = self._waiting, []
+                count, self._counts = self._counts, 0
                 if waiting:
                     await response.write(b"".join(waiting))
-                    self.unread -= len(waiting)
+                    self.unread -= count
                     self.progress.set()
         except ConnectionError:
             self.gone = True
@@ -231,10 +246,24 @@ class _Stream:
     async def _take(self, lines: list[Line]) -> None:
         """Publish these lines, then wait while too many are unanswered. Raises GatewayError to end the stream."""
         check_still(self._api, self._principal)
+        bare: list[tuple[bytes, BareMessage]] = []
         for line in lines:
             self.taken += 1
-            if line is None or line.strip():
-                self._publish(line)
+            if line is not None:
+                if not line.strip():
+                    continue
+                try:
+                    message = _bare_decoder.decode(line)
+                except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                    # it has more, or is bad
+                    pass
+                else:
+                    bare.append((line, (message.to, bytes(message.body), 0, self.taken)))
+                    continue
+            self._publish_bare(bare)
+            bare = []
+            self._publish(line, self.taken)
+        self._publish_bare(bare)
         answers = self._answers
         if answers.in_flight >= IN_FLIGHT:
             await answers.settle(lambda: answers.in_flight < IN_FLIGHT, COMMIT_TIMEOUT)
@@ -245,16 +274,29 @@ class _Stream:
         if answers.unread >= self._limit:
             raise Limited(f"{self._limit} answers are unread", code="answers_unread")
 
-    def _publish(self, line: Line) -> None:
+    def _publish_bare(self, lines: list[tuple[bytes, BareMessage]]) -> None:
+        """The short way in (hub/bare.py), and the long way for what that leaves."""
+        hub, answers = self._api.hub, self._answers
+        at = 0
+        while at < len(lines):
+            count = hub.publish_bare(self._principal, [message for _, message in lines[at:]], answers)
+            answers.in_flight += count
+            at += count
+            if at < len(lines):
+                line, (_, _, _, number) = lines[at]
+                self._publish(line, number)
+                at += 1
+
+    def _publish(self, line: Line, number: int) -> None:
         answers = self._answers
         try:
             if line is None:
                 limit = self._api.config.limits.ndjson_line_bytes
                 raise GatewayError(f"the line is over {limit} bytes", code="line_too_large", http=413)
             pub = problems.decode(_decoder, line)
-            self._api.hub.publish(self._principal, pub, answers, self.taken)
+            self._api.hub.publish(self._principal, pub, answers, number)
         except GatewayError as error:
-            answers.bad(self.taken, error)
+            answers.bad(number, error)
         else:
             answers.in_flight += 1
 
