@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 import aiohttp
 
 from tests.support.process import GatewayProcess
+from tests.transports.mqtt.broker.rig import Broker
 
 
 def free_port() -> int:
@@ -47,18 +48,46 @@ async def ready(http: aiohttp.ClientSession, wanted: int) -> None:
             await asyncio.sleep(0.05)  # readiness is polled: that is its interface
 
 
+class Mosquitto(Broker):
+    """`async with Mosquitto(folder, …) as broker`: `kill()` and `start()` as often as wanted, on one port. `rules`: who
+    may do what, as in its file for that; without any all may do all.
+    """
+
+    def __init__(self, folder: Path, *lines: str, rules: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if rules:
+            (folder / "rules").write_text(rules)
+            lines = (*lines, f"acl_file {folder / 'rules'}")
+        super().__init__(folder, *lines)
+        drawn, self.port = self.port, free_port()
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self._conf.write_text(self._conf.read_text().replace(f"listener {drawn} ", f"listener {self.port} "))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kill()
+
+
 class LedgerProcess:
     """`async with LedgerProcess(gateway) as ledger`: figures as they come, then `await ledger.verdict()`.
 
-    `kind`: of the clients, those over WebSocket, devices over plain MQTT, or `roam` for such as change their way.
+    `kind`: of the clients, those over WebSocket, devices over plain MQTT, or `roam` for such as change their way;
+    `broker` for those behind the one at `url`.
     """
 
     def __init__(
-        self, gateway: GatewayProcess, *args: str, kind: Literal["ws", "mqtt", "roam"] = "ws"
+        self,
+        gateway: GatewayProcess,
+        *args: str,
+        kind: Literal["ws", "mqtt", "roam", "broker"] = "ws",
+        url: str = "",
     ) -> None:
         self.gateway = gateway
         self.module = "ledger" if kind == "ws" else f"ledger_{kind}"
-        self.args = ["--url", gateway.ws if kind == "ws" else gateway.mqtt, *args]
+        self.args = ["--url", url or (gateway.ws if kind == "ws" else gateway.mqtt), *args]
         if kind == "roam":
             self.args += ["--ws", gateway.ws, "--api", gateway.api, "--key", gateway.key]
         self.process: asyncio.subprocess.Process | None = None
@@ -94,11 +123,18 @@ class LedgerProcess:
                 if condition(self.figures):
                     return self.figures
 
-    def stop(self) -> None:
-        """Nothing new is published from now on."""
+    def say(self, line: str) -> None:
         assert self.process is not None
         assert self.process.stdin is not None
-        self.process.stdin.write(b"stop\n")
+        self.process.stdin.write(f"{line}\n".encode())
+
+    def pause(self) -> None:
+        """Nothing new is published from now on."""
+        self.say("pause")
+
+    def stop(self) -> None:
+        """The same, and the verdict is wanted."""
+        self.say("stop")
 
     async def verdict(self, timeout: float = 90.0) -> dict[str, Any]:
         """Stop publishing, wait until everything has arrived, and hear what is wrong."""
@@ -119,6 +155,7 @@ def assert_clean(verdict: dict[str, Any]) -> None:
         "forgotten",
         "answers",
         "epochs",
+        "byes",
     )
     wrong = {k: verdict[k] for k in kinds if verdict.get(k)}
     assert not wrong, verdict

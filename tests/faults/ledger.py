@@ -1,8 +1,8 @@
 """The ledger: publishers and subscribers in a process of their own, which knows what the gateway acknowledged.
 
 `python -m tests.faults.ledger --url ws://… --secret …` talks to a gateway that may be killed at any moment. Each line
-on stdout is a JSON object with what stands so far; on the line `stop` on stdin it publishes no more, waits until
-everything acknowledged has arrived, and prints the verdict as its last line.
+on stdout is a JSON object with what stands so far. On the line `pause` on stdin it publishes no more; on the line
+`stop` it also waits until everything acknowledged has arrived, and prints the verdict as its last line.
 
     lost            acknowledged to its publisher, never seen by its client
     duplicates      seen twice without a mark
@@ -149,7 +149,7 @@ class Subscriber(Peer):
         while True:
             joined = await self.join()
             if joined is None:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY)  # nobody tells when a gateway is back
                 continue
             conn, first = joined
             self.ledger.welcomes["resumed" if first["resumed"] else "new"] += 1
@@ -215,7 +215,7 @@ class Publisher(Peer):
         while True:
             joined = await self.join()
             if joined is None:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY)  # nobody tells when a gateway is back
                 continue
             conn, _ = joined
             try:
@@ -233,7 +233,7 @@ class Publisher(Peer):
             elif self.resend:
                 # something was refused for now: everything unanswered goes again, in order
                 self.resend = False
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # a refusal tells no time
                 again = sorted(self.unanswered)
                 continue
             elif not self.stop and self.room():
@@ -241,7 +241,7 @@ class Publisher(Peer):
                 self.next += BATCH
                 self.unanswered.update(dict.fromkeys(batch))
             else:
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002)  # answers, the line `stop` and a refusal may each make it go on
                 continue
             self.ledger.outstanding += len(batch)
             await conn.send(ENCODE({"t": "pub", "m": [self.message(n) for n in batch]}).decode())
@@ -291,23 +291,28 @@ async def keep(
 ) -> None:
     """Tell the figures until the line `stop` comes, and then the verdict."""
     tasks = [asyncio.create_task(one) for one in work]
-    line = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
-    while not line.done():
-        ledger.outstanding = sum(len(p.unanswered) for p in publishers)
-        tell(ledger.figures())
-        await asyncio.wait({line, *tasks}, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done():
-                task.result()
-    for publisher in publishers:
-        publisher.stop = True
+    said = "pause"
+    while said == "pause":
+        line = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+        while not line.done():
+            ledger.outstanding = sum(len(p.unanswered) for p in publishers)
+            tell(ledger.figures())
+            await asyncio.wait({line, *tasks}, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        said = line.result().strip()
+        for publisher in publishers:
+            publisher.stop = True
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and (any(p.unanswered for p in publishers) or ledger.lost()):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # answers and arrivals of all of them
+    lost = ledger.lost()
     verdict = ledger.figures() | {
         "verdict": True,
-        "lost": len(ledger.lost()),
-        "which": ledger.lost()[:5],
+        "lost": len(lost),
+        "which": lost[:5],
+        "losers": sorted({one.split("/")[0] for one in lost}),
         "false_acks": ledger.false_acks()[:5],
         "unanswered": sum(len(p.unanswered) for p in publishers),
     }
@@ -327,7 +332,8 @@ async def main() -> None:
     subscribers = [
         Subscriber(ledger, args.url, args.secret, f"sub-{i}", random.Random(i)) for i in range(args.clients)
     ]
-    await keep(ledger, publishers, [p.run() for p in [*publishers, *subscribers]], args.patience)
+    work = [*(p.run() for p in publishers), *(s.run() for s in subscribers)]
+    await keep(ledger, publishers, work, args.patience)
 
 
 if __name__ == "__main__":

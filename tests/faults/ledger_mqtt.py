@@ -62,6 +62,12 @@ class MqttLedger(Ledger):
         self.takeovers: dict[str, int] = {}  # of each duellist
         self.marked_of: dict[str, int] = {}
 
+    def unsure(self, what: tuple[str, int], id: str, first: str, copies: list[str]) -> bool:
+        """Whether this further message of a publish need not name an earlier one: what came over 3.1.1 came without its
+        id, and without that of the first.
+        """
+        return what in self.resent and (not id or (bool(first) and "" in copies))
+
     def figures(self) -> dict[str, Any]:
         return super().figures() | {
             "resent": len(self.resent),
@@ -141,10 +147,8 @@ class Inbox:
         copies = self.copies.setdefault(what, [])
         if copies:
             ledger.copies += 1
-            # what came over 3.1.1 came without its id, and without that of the first
             named = bool(first) and first in copies
-            unsure = what in ledger.resent and (not id or (bool(first) and "" in copies))
-            if not named and not unsure:
+            if not named and not ledger.unsure(what, id, first, copies):
                 ledger.twice.append(f"{told} is {id} after {copies}, names {first}")
         elif first:
             ledger.twice.append(f"{told} names {first}, which never came")
@@ -190,7 +194,7 @@ class Device:
         while True:
             wire = await self.join()
             if wire is None:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY)  # nobody tells when a gateway is back
                 continue
             await self.use(wire)
 
@@ -306,7 +310,7 @@ class Device:
         self.ahead = self.rng.choice(AHEAD)
         while True:
             if self.stop or not self.room():
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002)  # answers and arrivals may each make room
                 continue
             for n in range(self.next, self.next + BATCH):
                 self.publish(wire, self.take_pid(), n)
@@ -358,7 +362,7 @@ class Duellist(Device):
                 await self.outlive(older)
             older = wire
             if wire is None:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY)  # nobody tells when a gateway is back
                 continue
             await self.use(wire, self.rng.randint(1, ROUND))
 

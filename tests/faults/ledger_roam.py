@@ -60,7 +60,7 @@ class Roamer(Device):
                 await self.outlive(older)
                 older = None
             if leg is None:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY)  # nobody tells when a gateway is back
                 continue
             if before:
                 step = f"{self.name} {before}>{way}"
@@ -191,7 +191,7 @@ class OnHttp:
             while True:
                 if not self.unanswered:
                     if self.stop or self.ledger.ahead(self.name, self.next):
-                        await asyncio.sleep(0.002)
+                        await asyncio.sleep(0.002)  # others' arrivals make room
                         continue
                     self.unanswered = list(range(self.next, self.next + BATCH))
                     self.next += BATCH
@@ -204,7 +204,7 @@ class OnHttp:
                     results = []
                 self.answered(results)
                 if self.unanswered:
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(RETRY)  # nobody tells when a gateway is back
 
     def answered(self, results: Any) -> None:
         if not isinstance(results, list):
@@ -227,7 +227,7 @@ async def main() -> None:
     ledger = RoamLedger()
     device = OnMqtt(ledger, args.url, args.secret, "pub-mqtt", 5, ROAMERS, args.size)
     device.stop = False
-    publishers = [
+    publishers: list[OnWebSocket | OnHttp | OnMqtt] = [
         OnWebSocket(ledger, args.ws, args.secret, "pub-ws", ROAMERS, args.size),
         OnHttp(ledger, args.api, args.key),
         device,
@@ -235,7 +235,8 @@ async def main() -> None:
     roamers = [
         Roamer(ledger, args.url, args.ws, args.secret, f"dev-{i}", 4 if i % 2 else 5) for i in range(ROAMERS)
     ]
-    await keep(ledger, publishers, [p.run() for p in [*publishers, *roamers]], args.patience)
+    work = [*(p.run() for p in publishers), *(r.run() for r in roamers)]
+    await keep(ledger, publishers, work, args.patience)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ there to find, and must find it. `a+b` plants several.
 
 `held_commit` and `held_answer` are no bugs but a disk in the worst moment: a message whose body has the word HELD is
 never committed, or committed without anybody being told; from then on the store stands still. So a test can kill the
-gateway between receiving and committing, and between committing and answering.
+gateway between receiving and committing, and between committing and answering. With `slow_answer`, no bug either, what
+is committed waits a while for its answer, so that under load there is always something without.
 """
 
+import asyncio
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -17,16 +19,24 @@ from gateway.cli import main
 from gateway.commit import Commit, Sink
 from gateway.engine.session import Session
 from gateway.engine.window import Window
+from gateway.hub.bare import Bare
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
 from gateway.hub.joining import Joining
 from gateway.stores.sqlite import SqliteStore
 from gateway.transports.mqtt import MqttServer, admission, plain
+from gateway.transports.mqtt.broker.desks import _Counting
+from gateway.transports.mqtt.broker.link import Link
+from gateway.transports.mqtt.broker.receipts import Receipt, Receipts
+from gateway.transports.mqtt.broker.repeats import Repeats
+from gateway.transports.mqtt.codec import publish_packet
 from gateway.transports.mqtt.connection import Connection
+from gateway.transports.mqtt.framed import FramedDesk
 from gateway.transports.mqtt.plain import Plain
 from gateway.transports.websocket import server
 
 HELD = "held-by-the-disk"
+SLOW = 0.05  # s
 
 
 def replace(owner: Any, name: str, new: Any) -> None:
@@ -35,16 +45,19 @@ def replace(owner: Any, name: str, new: Any) -> None:
     setattr(owner, name, new)
 
 
+class Told:
+    """A commit.Sink whose publisher has its answer already."""
+
+    def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
+        """It was told so."""
+
+    def refused(self, ref: Any, error: Exception) -> None:
+        """It was told the contrary."""
+
+
 def acked_before_commit() -> None:
     """Publishers are told `ok` when the message comes in, not when it is on disk."""
     add = Intake.add
-
-    class Told:
-        def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
-            """It was told already."""
-
-        def refused(self, ref: Any, error: Exception) -> None:
-            """It was told the contrary already."""
 
     def early(self: Intake, commit: Any, session: Any, item: Any, sink: Sink | None, ref: Any) -> None:
         add(self, commit, session, item, Told() if sink is not None else None, ref)
@@ -52,6 +65,8 @@ def acked_before_commit() -> None:
             sink.stored(ref, item.id, False, 0)
 
     Intake.add = early  # type: ignore[method-assign]
+    # none goes the short way, which leads round that
+    replace(Bare, "publish", lambda self, principal, messages, sink: 0)
 
 
 def synchronous_off() -> None:
@@ -136,7 +151,7 @@ def without_dup() -> None:
 
 def ids_anew() -> None:
     """Packet ids count from 1 on every connection, so that a message comes again under another one."""
-    packet_id, publish, seq_of = plain.packet_id, Plain.publish, Connection.seq_of
+    publish, on_pubacks = Plain.publish, Connection.on_pubacks
     bases: dict[Plain | None, int] = {}
     base = 0
 
@@ -145,12 +160,16 @@ def ids_anew() -> None:
         base = bases.setdefault(self, item.seq - 1)
         return publish(self, item, now, qos, dup)
 
-    def answered(self: Connection, pid: int) -> int:
-        return seq_of(self, pid + bases.get(self.plain, 0))
+    def anew(first: int, topic: bytes, pid: int, *rest: bytes) -> bytes:
+        return publish_packet(first, topic, (pid - 1 - base) % plain.PACKET_IDS + 1 if pid else 0, *rest)
 
-    replace(plain, "packet_id", lambda seq: packet_id(seq - base))
+    def answered(self: Connection, packets: list[Any], at: int) -> int:
+        above = bases.get(self.plain, 0)
+        return on_pubacks(self, [p + above if type(p) is int else p for p in packets], at)
+
+    replace(plain, "publish_packet", anew)
     replace(Plain, "publish", counted)
-    replace(Connection, "seq_of", answered)
+    replace(Connection, "on_pubacks", answered)
 
 
 def not_looked_up() -> None:
@@ -189,6 +208,57 @@ def never_again() -> None:
     replace(Window, "reconnected", once)
 
 
+def ok_at_once() -> None:
+    """Framed clients behind a broker are told `ok` when their publish comes in."""
+    publish = _Counting.publish
+
+    def hasty(self: _Counting, principal: Any, pub: Any, sink: Sink, ref: Any, **more: Any) -> None:
+        publish(self, principal, pub, Told(), ref, **more)
+        sink.stored(ref, 0, False, 0)
+
+    replace(_Counting, "publish", hasty)
+
+
+def acked_at_once() -> None:
+    """The link to a broker acknowledges what it takes, not what is committed."""
+    take = Receipts.take
+
+    def hasty(self: Receipts, pid: int) -> Receipt:
+        receipt = take(self, pid)
+        self.finish(receipt)
+        return receipt
+
+    replace(Receipts, "take", hasty)
+
+
+def forgets() -> None:
+    """The link to a broker does not remember what packet ids stood for."""
+    replace(Repeats, "known", lambda self, pid, mark: None)
+
+
+def trusting() -> None:
+    """The link to a broker takes its session there for granted once it had one."""
+    subscribe = Link._subscribe
+
+    async def once(self: Link, conn: Any) -> None:
+        if not self._subscribed:
+            await subscribe(self, conn)
+
+    replace(Link, "_subscribe", once)
+
+
+def any_bye() -> None:
+    """A `bye` ends the client's connection, whatever its nonce."""
+    receive = FramedDesk.receive
+
+    def gullible(self: FramedDesk, data: bytes) -> None:
+        if self.peer is not None and b'"bye"' in data:
+            data = b'{"t":"bye","c":"%b"}' % self.peer.c.encode()
+        receive(self, data)
+
+    replace(FramedDesk, "receive", gullible)
+
+
 def held_commit() -> None:
     """See above: never committed."""
     submit = SqliteStore.submit
@@ -210,6 +280,21 @@ def held_answer() -> None:
     replace(SqliteStore, "submit", silent)
 
 
+def slow_answer() -> None:
+    """See above."""
+    submit = SqliteStore.submit
+
+    def late(self: SqliteStore, commit: Commit, done: Any) -> None:
+        loop = asyncio.get_running_loop()
+
+        def later(*told: Any) -> None:
+            loop.call_later(SLOW, done, *told)
+
+        submit(self, commit, later)
+
+    replace(SqliteStore, "submit", late)
+
+
 def _held(commit: Commit) -> bool:
     return any(HELD.encode() in (item.body or b"") for item in commit.appends)
 
@@ -218,7 +303,8 @@ BUGS: dict[str, Callable[[], None]] = {
     f.__name__: f
     for f in (
         acked_before_commit, synchronous_off, unmarked, full_is_fine, unbounded, without_dup, ids_anew, not_looked_up,
-        patient, own_epochs, never_again, held_commit, held_answer,
+        patient, own_epochs, never_again, ok_at_once, acked_at_once, forgets, trusting, any_bye, held_commit,
+        held_answer, slow_answer,
     )
 }  # fmt: skip
 

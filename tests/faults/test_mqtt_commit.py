@@ -64,8 +64,8 @@ async def kept(gateway: GatewayProcess, path: str) -> list[dict[str, Any]]:
 async def until_kept(gateway: GatewayProcess) -> None:
     """The message for bob is in the store."""
     async with asyncio.timeout(20):
-        while not await kept(gateway, "/v1/messages?to=bob"):  # noqa: ASYNC110 - polling is the API's interface
-            await asyncio.sleep(0.01)
+        while not await kept(gateway, "/v1/messages?to=bob"):  # noqa: ASYNC110 - see below
+            await asyncio.sleep(0.01)  # polling is the API's interface
 
 
 async def bob_gets(gateway: GatewayProcess) -> dict[str, list[Publish]]:

@@ -81,7 +81,7 @@ class Device:
     async def _ping(self) -> None:
         while True:
             self.wire.write(codec.pingreq())
-            await asyncio.sleep(KEEP_ALIVE / 8)
+            await asyncio.sleep(KEEP_ALIVE / 8)  # a device's own clock
 
 
 async def post(http: aiohttp.ClientSession, names: list[str], n: int) -> dict[str, str]:
@@ -101,8 +101,8 @@ async def until(true: Any, timeout: float = 20.0) -> bool:
     """Wait until it is true, which other tasks make it; whether it is."""
     try:
         async with asyncio.timeout(timeout):
-            while not true():  # noqa: ASYNC110 - anything may make it true
-                await asyncio.sleep(0.01)
+            while not true():  # noqa: ASYNC110 - see below
+                await asyncio.sleep(0.01)  # several tasks may make it true, no one of them says so
     except TimeoutError:
         return False
     return True

@@ -4,15 +4,21 @@ Its session outlives its connections (clean start false), unless the test says o
 """
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
+
+from gateway.topics import TopicNames
 from gateway.transports.mqtt import codec
-from gateway.transports.mqtt.codec import Connack, Disconnect, P, Props, Publish, Reader, Suback
+from gateway.transports.mqtt.codec import Ack, Connack, Disconnect, P, Props, Publish, Reader, Suback, Will
 
 PACKET_IDS = 65535
 CHUNK = 65536
+REFUSED = 0x80  # reason codes from here on
+TOPICS = TopicNames()
 T = TypeVar("T")
 
 
@@ -175,3 +181,55 @@ class RawDevice:
         self.write(codec.disconnect(self.version))
         await self.end()
         await self.drop()
+
+
+class FramedDevice(RawDevice):
+    """One connection, to a broker, of a client that speaks frames at QoS 1 under the nonce `c`. Its will is `bye`.
+
+    `name` is its MQTT client id, where that is not the client's; `keep_alive` in seconds.
+    """
+
+    def __init__(
+        self, client: str, c: str, version: int = 5, *, name: str = "", keep_alive: int = 60
+    ) -> None:
+        super().__init__(client, version)
+        self.c = c
+        self.name = name or client
+        self.keep_alive = keep_alive
+        self.refused: list[int] = []  # reason codes of PUBACKs
+        self._up = TOPICS.frames_up(client)
+        self._last = 0
+
+    async def arrive(self, url: str) -> bool:
+        """CONNECT and SUBSCRIBE; False where the broker refuses or hangs up. Raises OSError."""
+        await self.open(url)
+        props: Props | None = {P.SESSION_EXPIRY: 3600} if self.version == 5 else None
+        bye = msgspec.json.encode({"t": "bye", "c": self.c})
+        self.write(
+            codec.connect(
+                self.version, self.name, clean=False, keep_alive=self.keep_alive, username=self.client,
+                will=Will(self._up, bye, 1), props=props,
+            )
+        )  # fmt: skip
+        self.connack = await self.first(Connack)
+        if self.connack is None or self.connack.code:
+            return False
+        down = TOPICS.frames_down(self.client).decode()
+        self.write(codec.subscribe(self.version, self._pid, [(down, 0)]))
+        suback = await self.first(Suback)
+        return suback is not None and int(suback.codes[0]) == 0
+
+    def say(self, frame: dict[str, Any]) -> None:
+        """PUBLISH a frame; the nonce is put into it."""
+        self._last = self._last % (PACKET_IDS - 1) + 1
+        payload = msgspec.json.encode({**frame, "c": self.c})
+        self.write(codec.publish(self.version, self._up, payload, qos=1, pid=self._last))
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        """Take the frames that were read, one by one."""
+        while self.packets:
+            packet = self.packets.pop(0)
+            if type(packet) is Publish:
+                yield msgspec.json.decode(packet.payload)
+            elif type(packet) is Ack and packet.code >= REFUSED:
+                self.refused.append(int(packet.code))

@@ -12,8 +12,9 @@ import msgspec
 from gateway.auth import Principal
 from gateway.commit import Sink
 from gateway.config import Config
-from gateway.errors import Close, GatewayError, Limited
+from gateway.errors import Close, GatewayError, Invalid, Limited
 from gateway.model import Publish, Sub
+from gateway.transports.conversation import LIVE
 from gateway.transports.hub import HubSessions
 from gateway.transports.mqtt.broker.outbound import Outbound
 from gateway.transports.mqtt.framed import FramedDesk
@@ -107,11 +108,53 @@ class _Counting:
         batch.asked(sink)
 
 
-class _Desk(FramedDesk):
-    """One client behind the broker."""
+class _Head(msgspec.Struct):
+    t: Any = None
+    c: Any = None
 
-    __slots__ = ()
+
+_read_head: Final = msgspec.json.Decoder(_Head).decode
+_NOTHING: Final = _Head()
+_OVERTAKES: Final = Invalid("publishes before this one were turned away", code="hello_first", http=400)
+
+
+class _Desk(FramedDesk):
+    """One client behind the broker.
+
+    After a kill of the gateway the broker sends again what has no PUBACK: perhaps a hello that had its welcome, and
+    what the client published behind it. What of that comes before the new welcome is turned away. So must the rest be,
+    or it would overtake: the client says hello anew, and publishes all of it again in order.
+    """
+
+    __slots__ = ("_old_hello", "_turned_away")
     link: "Desks"
+
+    def __init__(self, framing: Framing, link: "Desks", principal: Principal, max_frame: int) -> None:
+        super().__init__(framing, link, principal, address="broker", max_frame=max_frame)
+        self._old_hello = False  # the latest hello came again; nothing was published behind it yet
+        self._turned_away = False  # something that was published behind it
+
+    def take(self, data: bytes, *, again: bool) -> None:
+        """The payload of a PUBLISH of the client; `again`: with DUP."""
+        if (again or self._old_hello) and self._overtakes(_head(data), again):
+            self.framing.frames_in += 1
+            assert self.peer is not None
+            self._say(_OVERTAKES, self.peer.c)
+        else:
+            self.receive(data)
+
+    def _overtakes(self, head: _Head, again: bool) -> bool:
+        """Whether it is a publish, and one before it was turned away."""
+        peer = self.peer
+        if head.t == "hello":
+            self._old_hello, self._turned_away = again, False
+        elif self._old_hello and head.t == "pub" and peer is not None and head.c == peer.c:
+            if peer.phase == LIVE:
+                self._old_hello = self._turned_away
+            else:
+                self._turned_away = True
+            return peer.phase == LIVE and self._turned_away
+        return False
 
     def ended(self, peer: FramedPeer, code: int) -> None:
         """While the link was away nobody could hear the client: its silence is not to be blamed on a message."""
@@ -119,12 +162,12 @@ class _Desk(FramedDesk):
         super().ended(peer, code)
 
 
-class _Head(msgspec.Struct):
-    t: Any = None
-    c: Any = None
-
-
-_read_head: Final = msgspec.json.Decoder(_Head).decode
+def _head(payload: bytes) -> _Head:
+    """Of a frame; of nothing that can be read it is empty."""
+    try:
+        return _read_head(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _NOTHING
 
 
 class Desks:
@@ -183,18 +226,18 @@ class Desks:
         for desk in list(self._desks.values()):
             desk.end(Close.DRAIN, "the gateway stops")
 
-    def receive(self, principal: Principal, payload: bytes, batch: Batch) -> None:
-        """A frame of this client."""
+    def receive(self, principal: Principal, payload: bytes, batch: Batch, *, again: bool) -> None:
+        """A frame of this client; `again`: the broker has sent it before."""
         client = principal.name
         desk = self._desks.get(client)
         if desk is None:
             if self._room.taken >= self._room.limit and self._turn_away(client, payload):
                 return
-            desk = _Desk(self.framing, self, principal, address="broker", max_frame=self._frame_room(client))
+            desk = _Desk(self.framing, self, principal, self._frame_room(client))
             desk.writable = not self._congested
         self._counting.batch = batch
         try:
-            desk.receive(payload)
+            desk.take(payload, again=again)
         finally:
             self._counting.batch = None
             self._keep(desk)
@@ -207,10 +250,7 @@ class Desks:
 
     def _turn_away(self, client: str, payload: bytes) -> bool:
         """There is no room for one more. Whether the frame was a hello, which was told so."""
-        try:
-            head = _read_head(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return False
+        head = _head(payload)
         if head.t != "hello":
             return False
         c = head.c if isinstance(head.c, str) and len(head.c) <= 64 else None

@@ -197,7 +197,7 @@ class Inbound:
             batch.earlier = use.ids
             self.possible_dups += len(use.ids)
         try:
-            self._desks.receive(principal_of(client), packet.payload, batch)
+            self._desks.receive(principal_of(client), packet.payload, batch, again=packet.dup)
         except Exception as error:  # noqa: BLE001 - see _take
             _log.error("a frame could not be handled", client=client, error=type(error).__name__)
             self.dropped["fault"] = self.dropped.get("fault", 0) + 1

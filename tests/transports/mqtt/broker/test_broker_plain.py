@@ -176,7 +176,7 @@ async def test_who_publishes_too_fast_waits(broker: Broker) -> None:
         assert gateway.figure("acked") == 1
         while gateway.figure("acked") < 4:
             await gateway.advance(0.01, 0.01)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the figure that is waited for has no event
         assert await gateway.bodies("bob") == [0, 1, 2, 3]
         assert gateway.figure("refused") == {}
         assert gateway.figure("reconnects") == 0
