@@ -1,7 +1,10 @@
-"""Where devices connect, and what the backend of a test asks of the gateway behind it."""
+"""Where devices connect, and what the backend of a test asks of the gateway behind it: the gateway's own endpoint, or a
+Mosquitto that both are clients of.
+"""
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -9,6 +12,9 @@ from zlib import crc32
 
 import aiohttp
 
+from gateway.cli.dynsec import Accounts
+from gateway.topics import TopicNames
+from tests.mosquitto.rig import Broker
 from tests.stock.programs import Options
 from tests.stock.proxy import Proxy
 from tests.support.process import GatewayProcess
@@ -33,19 +39,34 @@ def uplink(client: str, address: str) -> str:
     return f"gw/v1/u/{crc32(client.encode()) % 64:02}/{client}/to/{address}"
 
 
-class Endpoint:
-    """The gateway's own endpoint."""
+class Door(ABC):
+    """What tests ask of either."""
 
     def __init__(self, gateway: GatewayProcess, http: aiohttp.ClientSession) -> None:
         self.gateway = gateway
         self.http = http
 
+    # -- devices -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
     def address(self) -> tuple[str, int]:
         """Where it listens now."""
-        url = urlsplit(self.gateway.mqtt)
-        assert url.hostname is not None
-        assert url.port is not None
-        return url.hostname, url.port
+
+    @abstractmethod
+    def password(self, client: str, claims: dict[str, Any]) -> str:
+        """Of a device."""
+
+    @abstractmethod
+    def replies(self, client: str, address: str) -> str:
+        """The response topic under which this client gets a request of `address`."""
+
+    async def device(self, name: str, **record: Any) -> str:
+        """A client id of a device that may connect; `record`: what the gateway is told of it."""
+        client = fresh(name)
+        if record:
+            async with self.http.put(f"/v1/clients/{client}", json=record) as answer:
+                assert answer.status == 200, await answer.text()
+        return client
 
     def proxy(self) -> Proxy:
         return Proxy(self.address)
@@ -53,9 +74,9 @@ class Endpoint:
     def options(self, version: int, client: str, **more: Any) -> Options:
         """How a device connects that may; `more`: fields of Options, and `claims` of its token."""
         host, port = self.address()
-        token = self.gateway.token(client, **more.pop("claims", {}))
+        password = self.password(client, more.pop("claims", {}))
         fields: dict[str, Any] = {"host": host, "port": port, "version": version, "client": client}
-        return Options(**fields | {"password": token} | more)
+        return Options(**fields | {"password": password} | more)
 
     def subscribed(self, version: int, client: str, *, qos: int = 1, **more: Any) -> Options:
         """A device that is subscribed to its own inbox."""
@@ -101,14 +122,100 @@ class Endpoint:
         """A message when it stands at `status`."""
         return await self.until(f"/v1/messages/{id}", lambda m: m["status"] == status)
 
+    async def presence(self, client: str, status: str) -> dict[str, Any]:
+        return await self.until(f"/v1/clients/{client}", lambda c: c["status"] == status)
+
+    async def letters(self, sender: str) -> list[dict[str, Any]]:
+        """The dead letters that a publisher got, oldest first."""
+        page = await self.get("/v1/dead-letters?limit=200")
+        return [letter for letter in reversed(page["dead_letters"]) if letter["from"] == sender]
+
+    @abstractmethod
     async def delivered(self, ids: list[str]) -> None:
-        """All of them, over MQTT. The last acks become durable a moment after they were sent."""
+        """All of them, over MQTT, as far as the gateway can tell."""
+
+
+class Endpoint(Door):
+    """The gateway's own endpoint."""
+
+    def address(self) -> tuple[str, int]:
+        url = urlsplit(self.gateway.mqtt)
+        assert url.hostname is not None
+        assert url.port is not None
+        return url.hostname, url.port
+
+    def password(self, client: str, claims: dict[str, Any]) -> str:
+        return self.gateway.token(client, **claims)
+
+    def replies(self, client: str, address: str) -> str:
+        return f"gw/v1/to/{address}"
+
+    async def delivered(self, ids: list[str]) -> None:
+        """The device has acked them. The last acks become durable a moment after they were sent."""
         for id in ids:
             message = await self.message(id, "delivered")
             assert message["via"] == "mqtt"
 
-    async def presence(self, client: str, status: str) -> dict[str, Any]:
-        return await self.until(f"/v1/clients/{client}", lambda c: c["status"] == status)
+
+class Behind(Door):
+    """A Mosquitto as mosquitto/start makes it. Devices have accounts there, and are plain ones to the gateway."""
+
+    def __init__(
+        self, gateway: GatewayProcess, http: aiohttp.ClientSession, broker: Broker, accounts: Accounts
+    ) -> None:
+        super().__init__(gateway, http)
+        self.broker = broker
+        self._accounts = accounts
+        self._asking = asyncio.Lock()
+        self._passwords: dict[str, str] = {}
+
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.broker.local_port
+
+    async def device(self, name: str, **record: Any) -> str:
+        client = await super().device(name, broker_plain=True, **record)
+        async with self._asking:
+            self._passwords[client], _ = await self._accounts.provision(client, TopicNames(), rotate=False)
+        return client
+
+    def password(self, client: str, claims: dict[str, Any]) -> str:
+        assert not claims, "the broker knows no tokens"
+        return self._passwords[client]
+
+    def replies(self, client: str, address: str) -> str:
+        return uplink(client, address)
+
+    async def delivered(self, ids: list[str]) -> None:
+        """The broker has acked them: they are in its custody. Of the device nothing is known."""
+        for id in ids:
+            message = await self.until(
+                f"/v1/messages/{id}", lambda m: m["timeline"] and m["timeline"][-1]["event"] == "broker_ack"
+            )
+            assert message["status"] == "sent", message
+
+    async def ready(self) -> None:
+        """All links of the gateway to the broker are up."""
+        async with asyncio.timeout(30):
+            while True:
+                async with self.http.get("/readyz") as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(POLL)  # as above
+
+
+def link_to(broker: Broker) -> str:
+    """What makes a gateway its client, in the configuration."""
+    return f"""
+[mqtt.broker]
+url = "mqtts://gateway:{broker.password("gateway")}@localhost:{broker.tls_port}"
+ca_file = "{broker.folder / "gateway" / "ca.crt"}"
+presence = "mosquitto"
+"""
+
+
+def accounts_at(broker: Broker) -> Accounts:
+    """As `bot-gateway mqtt` opens them."""
+    return Accounts("localhost", broker.tls_port, broker.tls(), "admin", broker.password("admin"))
 
 
 def body(message: dict[str, Any]) -> Any:

@@ -1,11 +1,12 @@
-// A device with MQTT.js, as a process: options in the argument, commands on stdin, events on stdout (process.py).
+// A device with MQTT.js, as a process: options, then commands, as lines of stdin; events on stdout (process.py).
 
 import { createInterface } from "node:readline";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 
 const mqtt = createRequire(new URL("../mqttjs/package.json", import.meta.url))("mqtt");
-const options = JSON.parse(process.argv[2]);
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const options = JSON.parse((await lines.next()).value);
 const five = options.version === 5;
 
 const tell = (e, fields) => process.stdout.write(JSON.stringify({ e, ...fields }) + "\n");
@@ -152,7 +153,7 @@ const commands = {
   },
 };
 
-createInterface({ input: process.stdin }).on("line", (line) => {
+for await (const line of lines) {
   const command = JSON.parse(line);
   commands[command.do](command);
-});
+}

@@ -1,4 +1,4 @@
-"""A device with paho-mqtt, as a process: options in the argument, commands on stdin, events on stdout (process.py)."""
+"""A device with paho-mqtt, as a process: options, then commands, as lines of stdin; events on stdout (process.py)."""
 
 import json
 import os
@@ -202,7 +202,7 @@ class Device:
 
 
 def main() -> None:
-    device = Device(json.loads(sys.argv[1]))
+    device = Device(json.loads(sys.stdin.readline()))
     device.start()
     for line in sys.stdin:
         command = json.loads(line)

@@ -13,9 +13,45 @@ import asyncio
 import json
 from collections import defaultdict, deque
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Self
 
 TIMEOUT = 30.0
+PIPE = asyncio.subprocess.PIPE
+AHEAD = 2
+
+
+async def spawn(args: tuple[str, ...]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(*args, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=1 << 22)
+
+
+class Spares:
+    """Programs that were started ahead: an interpreter takes longer to start than most tests take."""
+
+    def __init__(self) -> None:
+        self._started: defaultdict[tuple[str, ...], deque[asyncio.Task[asyncio.subprocess.Process]]]
+        self._started = defaultdict(deque)
+
+    async def take(self, args: tuple[str, ...]) -> asyncio.subprocess.Process:
+        """One that was started so; others are started meanwhile."""
+        spares = self._started[args]
+        first = spares.popleft() if spares else asyncio.create_task(spawn(args))
+        while len(spares) < AHEAD:
+            spares.append(asyncio.create_task(spawn(args)))
+        return await first
+
+    async def close(self) -> None:
+        """Kill those that are left."""
+        for spare in chain(*self._started.values()):
+            process = await spare
+            with suppress(ProcessLookupError):
+                process.kill()
+            # which closes its pipes
+            await process.communicate()
+        self._started.clear()
+
+
+SPARES = Spares()
 
 
 class Process:
@@ -32,10 +68,7 @@ class Process:
         self._news = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        pipe = asyncio.subprocess.PIPE
-        process = self._process = await asyncio.create_subprocess_exec(
-            *self.args, stdin=pipe, stdout=pipe, stderr=pipe, limit=1 << 22
-        )
+        process = self._process = await self.start()
         self._readers = [
             asyncio.create_task(self._read_events(process)),
             asyncio.create_task(self._read_errors(process)),
@@ -44,6 +77,9 @@ class Process:
 
     async def __aexit__(self, *_: object) -> None:
         await self.kill()
+
+    async def start(self) -> asyncio.subprocess.Process:
+        return await spawn(self.args)
 
     async def _read_events(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

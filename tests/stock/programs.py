@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from tests.stock.process import Process
+from tests.stock.process import SPARES, Process
 
 HERE = Path(__file__).parent
 Program = Literal["mosquitto", "paho", "mqttjs"]
@@ -76,11 +76,19 @@ class Script(Process):
     """A device of which everything can be asked: paho or MQTT.js."""
 
     def __init__(self, program: Program, options: Options) -> None:
+        super().__init__(*SCRIPTS[program])
         fields = {name: getattr(options, name) for name in options.__dataclass_fields__}
         fields["username"] = options.username or options.client
         fields["will"] = None if options.will is None else vars(options.will)
-        super().__init__(*SCRIPTS[program], json.dumps(fields))
+        self._options = fields
         self._ref = 0
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """It waits for its options."""
+        process = await SPARES.take(self.args)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(self._options).encode() + b"\n")
+        return process
 
     def publish_soon(self, message: Message) -> int:
         """Its `ref`; a `puback` has the same."""
@@ -227,6 +235,36 @@ async def publish(program: Program, options: Options, *messages: Message) -> lis
             # a refusal: "Warning: Publish 1 failed: Not authorized.", and the reason string on a line of its own
             answers.append({**answer, "why": pub.errors.partition("\n")[2].strip()})
     return answers
+
+
+class Stream:
+    """A device that publishes numbered messages to one topic: mosquitto_pub, a line of its stdin each, or a script."""
+
+    def __init__(self, program: Program, options: Options, topic: str) -> None:
+        self._topic = topic
+        self.device: Process = (
+            Mosquitto(*mosquitto("mosquitto_pub", options, "-q", "1", "-t", topic, "-l"))
+            if program == "mosquitto"
+            else Script(program, options)
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.device.__aenter__()
+        await self.device.event("connected")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.device.kill()
+
+    async def publish(self, numbers: range) -> None:
+        """Returns when each has its PUBACK."""
+        for n in numbers:
+            if isinstance(self.device, Script):
+                self.device.publish_soon(Message(topic=self._topic, payload=b'{"n":%d}' % n))
+            else:
+                self.device.say({"n": n})
+        answers = await all_of(self.device, "puback", len(numbers))
+        assert {a["code"] for a in answers} == {0}
 
 
 async def all_of(device: Process, kind: str, count: int) -> list[dict[str, Any]]:

@@ -5,58 +5,31 @@ says so, order is kept.
 import asyncio
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.stock.bots import Ledger
 from tests.stock.door import Endpoint, body, fresh, uplink
 from tests.stock.programs import Message, Program, Script, all_of, subscriber
 from tests.stock.steps import PROGRAMS, VERSIONS
 from tests.support.process import GatewayProcess
-from tests.support.raw import RawClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 COUNT = 400
 
 
-class Ledger:
-    """What a bot got of numbered messages."""
-
-    def __init__(self, bot: RawClient) -> None:
-        self.bot = bot
-        self.first: list[int] = []  # in the order of their first arrival
-        self.again: list[dict[str, Any]] = []  # all others
-
-    async def until(self, last: int) -> None:
-        """Read on until `last` has come."""
-        while last not in self.first:
-            for message in await self.bot.step():
-                if message["body"]["n"] in self.first:
-                    self.again.append(message)
-                else:
-                    self.first.append(message["body"]["n"])
-            await self.bot.ack()
-
-    def check(self, program: Program, count: int) -> None:
-        assert self.first == list(range(count))
-        for message in self.again:
-            # MQTT.js publishes again without DUP: a message that must not come twice needs a `key` there
-            assert program == "mqttjs" or message.get("possible_dup"), message
-
-
 async def test_a_publisher_is_cut_in_mid_stream(endpoint: Endpoint, version: int) -> None:
     """paho-mqtt. MQTT.js tells its application that some of what was published meanwhile has failed."""
     sender = fresh("sender")
-    bot = RawClient(fresh("bot"))
-    ledger = Ledger(bot)
-    await bot.connect(endpoint.gateway.ws, endpoint.gateway.token(bot.client), window=1024)
+    ledger = Ledger()
+    await ledger.open(endpoint.gateway)
     async with (
         endpoint.proxy() as proxy,
         Script("paho", endpoint.options(version, sender, port=proxy.port)) as device,
     ):
         await device.event("connected")
-        topic = uplink(sender, bot.client)
+        topic = uplink(sender, ledger.bot.client)
         for start in range(0, COUNT, 100):
             for n in range(start, start + 100):
                 device.publish_soon(Message(topic=topic, payload=b'{"n":%d}' % n))
@@ -65,22 +38,21 @@ async def test_a_publisher_is_cut_in_mid_stream(endpoint: Endpoint, version: int
         answers = await all_of(device, "puback", COUNT)
         assert {a["code"] for a in answers} == {0}
         await ledger.until(COUNT - 1)
-    await bot.drop()
+    await ledger.bot.drop()
     ledger.check("paho", COUNT)
 
 
 async def test_the_gateway_of_publishers_is_killed(tmp_path: Path) -> None:
     async def publishes(program: Program, version: int) -> None:
         sender = fresh(program)
-        bot = RawClient(fresh("bot"))
-        ledger = Ledger(bot)
-        await bot.connect(gateway.ws, gateway.token(bot.client), window=1024)
+        ledger = Ledger()
+        await ledger.open(gateway)
         async with (
             endpoint.proxy() as proxy,
             Script(program, endpoint.options(version, sender, port=proxy.port)) as device,
         ):
             await device.event("connected")
-            topic = uplink(sender, bot.client)
+            topic = uplink(sender, ledger.bot.client)
             for n in range(100):
                 await device.publish(Message(topic=topic, payload=b'{"n":%d}' % n))
             proxy.deafen()
@@ -90,15 +62,15 @@ async def test_the_gateway_of_publishers_is_killed(tmp_path: Path) -> None:
             async with asyncio.timeout(60):
                 await barrier.wait()  # all are accepted, no PUBACK has come: the gateway is killed
                 await barrier.wait()
-            await bot.drop()
+            await ledger.bot.drop()
             proxy.cut()
             for n in range(110, 120):
                 device.publish_soon(Message(topic=topic, payload=b'{"n":%d}' % n))
-            await bot.connect(gateway.ws, gateway.token(bot.client), window=1024)
+            await ledger.open(gateway)
             await all_of(device, "puback", 20)
             await ledger.until(119)
             assert len(ledger.again) == 10
-        await bot.drop()
+        await ledger.bot.drop()
         ledger.check(program, 120)
 
     kinds = [(program, version) for program in PROGRAMS[1:] for version in VERSIONS]
@@ -134,7 +106,7 @@ async def test_a_device_stands_still_for_a_while(endpoint: Endpoint, program: Pr
 IMPATIENT = """
 [session]
 ack_wait = 0.5
-deliver_max = 3
+deliver_max = 2
 """
 
 
@@ -147,7 +119,7 @@ async def test_a_message_that_is_never_acked(tmp_path: Path) -> None:
             await device.event("subscribed")
             await device.by_hand()
             ids = await endpoint.numbered(client, range(2))
-            for turn in range(3):
+            for turn in range(2):
                 message = await device.event("message")
                 assert (body(message), message["mid"], message["dup"]) == (0, 1, turn > 0)
                 closed = await device.event("closed")

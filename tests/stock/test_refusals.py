@@ -1,10 +1,11 @@
 """What is refused is told as each version of MQTT can tell it, and stock clients understand it."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from tests.stock.door import Endpoint, fresh, inbox, uplink
+from tests.stock.door import Door, Endpoint, fresh, inbox, uplink
 from tests.stock.programs import (
     Message,
     Mosquitto,
@@ -49,12 +50,6 @@ def hopeless(sender: str) -> list[tuple[Message, int, str, str]]:
     ]
 
 
-async def letters_of(endpoint: Endpoint, sender: str) -> list[dict[str, Any]]:
-    """The dead letters that a publisher got, oldest first."""
-    page = await endpoint.get("/v1/dead-letters?limit=200")
-    return [letter for letter in reversed(page["dead_letters"]) if letter["from"] == sender]
-
-
 async def test_mqtt_5_is_told_in_the_puback(endpoint: Endpoint, program: Program) -> None:
     sender = fresh("sender")
     wrong = hopeless(sender)
@@ -71,7 +66,7 @@ async def test_mqtt_5_is_told_in_the_puback(endpoint: Endpoint, program: Program
     for (message, code, why, _), answer in zip(wrong, answers, strict=True):
         assert (answer["code"], why in answer["why"]) == (code, True), (message, answer)
     assert last["code"] == 0
-    assert await letters_of(endpoint, sender) == []
+    assert await endpoint.letters(sender) == []
 
 
 async def test_mqtt_3_1_1_gets_a_dead_letter_and_stays(endpoint: Endpoint, program: Program) -> None:
@@ -80,7 +75,7 @@ async def test_mqtt_3_1_1_gets_a_dead_letter_and_stays(endpoint: Endpoint, progr
     options = endpoint.options(4, sender, claims={"pub": ["nobody*"]})
     answers = await publish(program, options, *[message for message, *_ in wrong])
     assert [a["code"] for a in answers] == [0] * len(wrong)
-    letters = await letters_of(endpoint, sender)
+    letters = await endpoint.letters(sender)
     for (message, _, why, code), letter in zip(wrong, letters, strict=True):
         refused = next(step for step in letter["timeline"] if step["event"] == "refused")["data"]
         assert (letter["status"], letter["why"], refused["code"]) == ("dead", code, code)
@@ -103,7 +98,7 @@ async def test_a_retained_publish(endpoint: Endpoint, program: Program, version:
             device.publish_soon(message)
             assert (await device.event("closed"))["code"] == 0x9A
         return
-    letters = await letters_of(endpoint, sender)
+    letters = await endpoint.letters(sender)
     if version == 4:
         assert [(d["body"], d["why"]) for d in letters] == [("kept", "publish_invalid")]
     else:
@@ -112,9 +107,9 @@ async def test_a_retained_publish(endpoint: Endpoint, program: Program, version:
         assert len((await endpoint.get(f"/v1/messages?to={address}"))["messages"]) == 1
 
 
-async def test_a_publish_at_qos_2(endpoint: Endpoint, program: Program, version: int) -> None:
-    sender, address = fresh("sender"), fresh("nobody")
-    options = endpoint.options(version, sender, reconnect=False)
+async def test_a_publish_at_qos_2(door: Door, program: Program, version: int) -> None:
+    sender, address = await door.device("sender"), fresh("nobody")
+    options = door.options(version, sender, reconnect=False)
     message = Message(topic=uplink(sender, address), payload=b"1", qos=2)
     if program == "mosquitto":
         async with Mosquitto(*mosquitto("mosquitto_pub", options, *spoken(message))) as pub:
@@ -129,13 +124,13 @@ async def test_a_publish_at_qos_2(endpoint: Endpoint, program: Program, version:
             await device.event("connected")
             device.publish_soon(message)
             assert (await device.event("closed"))["code"] == (0x9B if version == 5 else None)
-    assert (await endpoint.get(f"/v1/messages?to={address}"))["messages"] == []
+    assert (await door.get(f"/v1/messages?to={address}"))["messages"] == []
 
 
 @SCRIPTS
-async def test_a_packet_over_the_limit(endpoint: Endpoint, program: Program, version: int) -> None:
-    sender = fresh("sender")
-    async with Script(program, endpoint.options(version, sender, reconnect=False)) as device:
+async def test_a_packet_over_the_limit(door: Door, program: Program, version: int) -> None:
+    sender = await door.device("sender")
+    async with Script(program, door.options(version, sender, reconnect=False)) as device:
         await device.event("connected")
         device.publish_soon(Message(topic=uplink(sender, "nobody"), payload=b"x" * (1 << 20)))
         assert (await device.event("closed"))["code"] == (0x95 if version == 5 else None)
@@ -159,13 +154,15 @@ async def test_connects(endpoint: Endpoint, program: Program, version: int) -> N
     other = fresh("other")
     foreign = endpoint.gateway.token(other)
     bad, denied = (0x86, 0x87) if version == 5 else (4, 5)
-    assert await refusal(program, good.but(password=good.password[:-4] + "AAAA")) == bad
-    assert await refusal(program, good.but(username="root")) == bad
-    assert await refusal(program, good.but(password=foreign)) == denied
-    wild = good.but(client="two words", username="two words")
-    assert await refusal(program, wild) == (0x85 if version == 5 else 2)
-    will = Will(topic=uplink(other, client), payload="x")
-    assert await refusal(program, good.but(will=will)) == denied
+    wrong = [
+        (good.but(password=good.password[:-4] + "AAAA"), bad),
+        (good.but(username="root"), bad),
+        (good.but(password=foreign), denied),
+        (good.but(client="two words", username="two words"), 0x85 if version == 5 else 2),
+        (good.but(will=Will(topic=uplink(other, client), payload="x")), denied),
+    ]
+    codes = await asyncio.gather(*[refusal(program, options) for options, _ in wrong])
+    assert codes == [code for _, code in wrong]
     # nothing of it has touched the client
     async with subscriber(program, good) as device:
         assert (await device.event("subscribed"))["codes"] == [1]

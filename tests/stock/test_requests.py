@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.stock.door import Endpoint, fresh, inbox, uplink
+from tests.stock.door import Door, Endpoint, fresh, inbox, uplink
 from tests.stock.programs import Message, Mosquitto, Program, Script, mosquitto, spoken
 from tests.support.raw import RawClient
 
@@ -12,18 +12,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize("program", ["paho", "mqttjs"])
-async def test_mosquitto_rr_asks_a_device(endpoint: Endpoint, program: Program) -> None:
-    asking, answering = fresh("asking"), fresh("answering")
-    async with Script(program, endpoint.subscribed(5, answering)) as device:
+async def test_mosquitto_rr_asks_a_device(door: Door, program: Program) -> None:
+    asking, answering = await door.device("asking"), await door.device("answering")
+    async with Script(program, door.subscribed(5, answering)) as device:
         await device.event("subscribed")
         question = Message(
             topic=uplink(asking, answering), payload=b'{"what":"temperature"}', correlation="q-17"
         )
-        line = mosquitto("mosquitto_rr", endpoint.options(5, asking, clean=True, expiry=None))
+        line = mosquitto("mosquitto_rr", door.options(5, asking, clean=True, expiry=None))
         async with Mosquitto(*line, *spoken(question), "-e", inbox(asking), "-F", "%j") as rr:
             got = await device.event("message")
             assert json.loads(got["payload"]) == {"what": "temperature"}
-            assert (got["response"], got["correlation"]) == (f"gw/v1/to/{asking}", "q-17")
+            assert (got["response"], got["correlation"]) == (door.replies(answering, asking), "q-17")
             answer = Message(topic=got["response"], payload=b"21.5", correlation=got["correlation"])
             assert (await device.publish(answer))["code"] == 0
             reply = await rr.event("message")
@@ -32,13 +32,13 @@ async def test_mosquitto_rr_asks_a_device(endpoint: Endpoint, program: Program) 
 
 
 @pytest.mark.parametrize("program", ["paho", "mqttjs"])
-async def test_a_device_asks_a_bot_and_is_asked(endpoint: Endpoint, program: Program) -> None:
-    client = fresh("device")
+async def test_a_device_asks_a_bot_and_is_asked(door: Door, program: Program) -> None:
+    client = await door.device("device")
     bot = RawClient(fresh("bot"))
-    await bot.connect(endpoint.gateway.ws, endpoint.gateway.token(bot.client))
-    async with Script(program, endpoint.subscribed(5, client, ask_response=True)) as device:
+    await bot.connect(door.gateway.ws, door.gateway.token(bot.client))
+    async with Script(program, door.subscribed(5, client, ask_response=True)) as device:
         connected = await device.event("connected")
-        if program == "mqttjs":
+        if program == "mqttjs" and isinstance(door, Endpoint):
             # the response information of the CONNACK
             assert connected["response"] == inbox(client)
         question = Message(
@@ -51,7 +51,7 @@ async def test_a_device_asks_a_bot_and_is_asked(endpoint: Endpoint, program: Pro
         await bot.send({"t": "pub", "m": [{"ref": "1", **back}]})
         got = await device.event("message")
         assert (got["payload"], got["correlation"]) == ("!", "c-1")
-        assert got["response"] == f"gw/v1/to/{bot.client}"
+        assert got["response"] == door.replies(client, bot.client)
     await bot.drop()
 
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.stock.door import Endpoint, fresh, uplink
-from tests.stock.programs import Program, Script, Will, subscriber
+from tests.stock.door import Door, fresh, uplink
+from tests.stock.programs import Message, Program, Script, Will, publish, subscriber
 from tests.stock.steps import PROGRAMS, Steps
 from tests.support.raw import RawClient
 
@@ -32,21 +32,19 @@ class Watcher(RawClient):
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def watcher(endpoint: Endpoint) -> AsyncIterator[Watcher]:
+async def watcher(door: Door) -> AsyncIterator[Watcher]:
     bot = Watcher()
-    await bot.connect(endpoint.gateway.ws, endpoint.gateway.token(bot.client))
+    await bot.connect(door.gateway.ws, door.gateway.token(bot.client))
     try:
         yield bot
     finally:
         await bot.drop()
 
 
-async def test_a_device_that_is_killed(
-    endpoint: Endpoint, program: Program, version: int, watcher: Watcher
-) -> None:
-    client = fresh("device")
+async def test_a_device_that_is_killed(door: Door, program: Program, version: int, watcher: Watcher) -> None:
+    client = await door.device("device")
     will = Will(topic=uplink(client, watcher.client), payload='"gone"')
-    options = endpoint.subscribed(version, client, will=will)
+    options = door.subscribed(version, client, will=will)
     async with subscriber(program, options) as device:
         await device.event("subscribed")
     assert await watcher.told() == "gone"
@@ -55,27 +53,30 @@ async def test_a_device_that_is_killed(
 
 
 async def test_a_device_that_takes_its_leave(
-    endpoint: Endpoint, program: Program, version: int, watcher: Watcher
+    door: Door, program: Program, version: int, watcher: Watcher
 ) -> None:
-    client = fresh("device")
+    client = await door.device("device")
     will = Will(topic=uplink(client, watcher.client), payload='"gone"')
-    options = endpoint.subscribed(version, client, will=will)
+    options = door.subscribed(version, client, will=will)
     # mosquitto_sub goes after one message
     async with subscriber(program, options, "-C", "1") as device:
         await device.event("subscribed")
-        await endpoint.delivered(await endpoint.numbered(client, range(1)))
+        await door.presence(client, "online")
+        await door.delivered(await door.numbered(client, range(1)))
         if isinstance(device, Script):
             device.disconnect()
-        await endpoint.presence(client, "offline")
-        await endpoint.post([{"to": watcher.client, "body": "afterwards"}])
+        await door.presence(client, "offline")
+        # what the client says next comes behind its will
+        after = Message(topic=will.topic, payload=b'"afterwards"')
+        await publish("mosquitto", door.options(version, client), after)
         assert await watcher.told() == "afterwards"
 
 
-async def test_a_leave_that_wants_its_will(endpoint: Endpoint, program: Program, watcher: Watcher) -> None:
+async def test_a_leave_that_wants_its_will(door: Door, program: Program, watcher: Watcher) -> None:
     """DISCONNECT 0x04 of MQTT 5."""
-    client = fresh("device")
+    client = await door.device("device")
     will = Will(topic=uplink(client, watcher.client), payload='"gone"')
-    async with subscriber(program, endpoint.subscribed(5, client, will=will)) as device:
+    async with subscriber(program, door.subscribed(5, client, will=will)) as device:
         await device.event("subscribed")
         if isinstance(device, Script):
             device.disconnect(0x04)
@@ -85,16 +86,15 @@ async def test_a_leave_that_wants_its_will(endpoint: Endpoint, program: Program,
         assert await watcher.told() == "gone"
 
 
-async def test_a_delayed_will_is_void_when_the_device_is_back_in_time(
-    endpoint: Endpoint, watcher: Watcher
-) -> None:
+@pytest.mark.parametrize("door", ["endpoint"], indirect=True)
+async def test_a_delayed_will_is_void_when_the_device_is_back_in_time(door: Door, watcher: Watcher) -> None:
     """MQTT 5. The wills of devices that go after the others are back tell when the delay of these is over."""
 
     async def comes_back(program: Program) -> None:
-        client = fresh(program)
+        client = await door.device(program)
         will = Will(topic=uplink(client, watcher.client), payload=f'"{program} back"', delay=DELAY)
-        async with endpoint.proxy() as proxy:
-            options = endpoint.subscribed(5, client, will=will, port=proxy.port)
+        async with door.proxy() as proxy:
+            options = door.subscribed(5, client, will=will, port=proxy.port)
             async with subscriber(program, options) as device:
                 await device.event("subscribed")
                 await steps.reached()
@@ -106,9 +106,9 @@ async def test_a_delayed_will_is_void_when_the_device_is_back_in_time(
                 await steps.reached()
 
     async def goes(program: Program) -> None:
-        client = fresh(program)
+        client = await door.device(program)
         will = Will(topic=uplink(client, watcher.client), payload=f'"{program} gone"', delay=DELAY)
-        async with subscriber(program, endpoint.subscribed(5, client, will=will)) as device:
+        async with subscriber(program, door.subscribed(5, client, will=will)) as device:
             await device.event("subscribed")
             await steps.reached()
             await steps.reached()
