@@ -13,9 +13,10 @@ first of them publish, to all in turn. Beside the rest of ledger_mqtt.py:
     adrift      those of them that have not arrived
 
 Plain publishers (`--plain`) have the broker's word only, which counts as an acknowledgement where `--lasting` says that
-the broker is never killed. `--lossy`: between broker and gateway frames are lost while connections of clients stand, so
-that what was to come again first (`forgotten`) may not. `--rivals`: clients with two connections at a time, which also fall silent. `--denied`: a
-client with 3.1.1 that publishes for another one, which the broker acknowledges and must not pass on.
+the broker is never killed. `--lossy`: frames are lost between broker and gateway while connections of clients stand, so
+what was to come again first may not (`forgotten`). `--rivals`: clients with two connections at a time, which also fall
+silent. `--denied`: a client with 3.1.1 that publishes for another one, which the broker acknowledges and must not pass
+on. `--pad`: what is beside the index in all bodies.
 """
 
 import asyncio
