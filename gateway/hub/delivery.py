@@ -389,6 +389,35 @@ class Delivery:
         core.commit.reads.append(ReadItems([item.id], came))
         core.wake()
 
+    def write_again(self, conn: Connection) -> None:
+        """What was written to this connection may be lost, as behind a broker that was away: all of it that is not
+        settled is written once more, marked. No attempt is counted.
+        """
+        session = session_of(conn)
+        if session is None or not session.live or session.plain:
+            return
+        core = self.core
+        items = [item for item in session.window.items if item.written and item.hold == _BOUND]
+        if not items:
+            return
+        session.ack_from = core.now()
+
+        def came(read: ReadItems) -> None:
+            if session.conn is not conn:
+                return
+            found = {item.id: item.body for item in read.items}
+            for item in reversed(items):
+                if item.hold != _BOUND or not item.written:
+                    continue
+                if item.kind != Kind.GAP:
+                    item.body = found.get(item.id)
+                if item.kind == Kind.GAP or item.body is not None:
+                    session.window.again(item)
+            core.touch_session(session)
+
+        core.commit.reads.append(ReadItems([i.id for i in items if i.kind != Kind.GAP], came))
+        core.wake()
+
     def _dead(self, session: Session, item: Item, why: str, event: Event | None = None) -> None:
         """A bound message of this session is dead: its seq becomes a gap."""
         core = self.core

@@ -105,6 +105,7 @@ class Hub:
         self.granted = self.delivery.granted
         self.grant = self.delivery.grant
         self.unsendable = self.delivery.unsendable
+        self.write_again = self.delivery.write_again
         self.seen = self.brokered.seen
         self.broker_ready = self.custody.ready
         self.bye = self.delivery.bye

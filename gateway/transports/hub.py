@@ -110,6 +110,9 @@ class HubSessions(Protocol):
     def unsendable(self, conn: Connection, seq: int, detail: str) -> None:
         """This is larger than what the client takes: to the dead letters, a gap in its place."""
 
+    def write_again(self, conn: Connection) -> None:
+        """What was written to it may be lost: all of that which is not settled comes once more, marked."""
+
     def working(self, conn: Connection, seq: int) -> None: ...
 
     def read(self, conn: Connection, ids: list[int]) -> None: ...

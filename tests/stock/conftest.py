@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.mosquitto.rig import Broker, running
-from tests.stock.door import Behind, Door, Endpoint, accounts_at, link_to
+from tests.stock.door import Behind, Door, Endpoint, link_to
 from tests.stock.process import SPARES
 from tests.stock.programs import Program
 from tests.stock.steps import PROGRAMS, VERSIONS
@@ -59,9 +59,8 @@ async def behind(
     async with (
         GatewayProcess(tmp_path_factory.mktemp("behind"), config) as gateway,
         gateway.http() as http,
-        accounts_at(broker) as accounts,
     ):
-        door = Behind(gateway, http, broker, accounts)
+        door = Behind(gateway, http, broker)
         await door.ready()
         yield door
 

@@ -160,13 +160,9 @@ class Endpoint(Door):
 class Behind(Door):
     """A Mosquitto as mosquitto/start makes it. Devices have accounts there, and are plain ones to the gateway."""
 
-    def __init__(
-        self, gateway: GatewayProcess, http: aiohttp.ClientSession, broker: Broker, accounts: Accounts
-    ) -> None:
+    def __init__(self, gateway: GatewayProcess, http: aiohttp.ClientSession, broker: Broker) -> None:
         super().__init__(gateway, http)
         self.broker = broker
-        self._accounts = accounts
-        self._asking = asyncio.Lock()
         self._passwords: dict[str, str] = {}
 
     def address(self) -> tuple[str, int]:
@@ -174,8 +170,10 @@ class Behind(Door):
 
     async def device(self, name: str, **record: Any) -> str:
         client = await super().device(name, broker_plain=True, **record)
-        async with self._asking:
-            self._passwords[client], _ = await self._accounts.provision(client, TopicNames(), rotate=False)
+        # as `bot-gateway mqtt provision` does
+        admin = Accounts(*self.address(), None, "admin", self.broker.password("admin"))
+        async with admin as accounts:
+            self._passwords[client], _ = await accounts.provision(client, TopicNames(), rotate=False)
         return client
 
     def password(self, client: str, claims: dict[str, Any]) -> str:
@@ -211,11 +209,6 @@ url = "mqtts://gateway:{broker.password("gateway")}@localhost:{broker.tls_port}"
 ca_file = "{broker.folder / "gateway" / "ca.crt"}"
 presence = "mosquitto"
 """
-
-
-def accounts_at(broker: Broker) -> Accounts:
-    """As `bot-gateway mqtt` opens them."""
-    return Accounts("localhost", broker.tls_port, broker.tls(), "admin", broker.password("admin"))
 
 
 def body(message: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.planted import HELD
 from tests.mosquitto.rig import running
 from tests.stock.bots import Ledger
-from tests.stock.door import Behind, Door, Endpoint, accounts_at, body, fresh, inbox, link_to, uplink, user
+from tests.stock.door import Behind, Door, Endpoint, body, fresh, inbox, link_to, uplink, user
 from tests.stock.programs import Message, Program, Script, Stream, all_of, publish, subscriber
 from tests.stock.steps import KINDS, Steps
 from tests.support.process import GatewayProcess
@@ -209,8 +209,8 @@ async def test_the_gateway_is_killed_while_devices_publish(tmp_path: Path) -> No
     steps, taken = Steps(len(KINDS)), 30 * len(KINDS)
     with running(tmp_path / "mosquitto") as broker:
         gateway = GatewayProcess(tmp_path / "gateway", link_to(broker), bug="held_commit")
-        async with gateway, gateway.http() as http, accounts_at(broker) as accounts:
-            door = Behind(gateway, http, broker, accounts)
+        async with gateway, gateway.http() as http:
+            door = Behind(gateway, http, broker)
             await door.ready()
             async with asyncio.TaskGroup() as tasks:
                 for kind in KINDS:

@@ -108,6 +108,7 @@ async def test_a_take_over(door: Door, program: Program, version: int) -> None:
     options = door.subscribed(version, client, reconnect=False)
     async with door.proxy() as proxy, subscriber(program, options.but(port=proxy.port)) as older:
         await older.event("subscribed")
+        await door.presence(client, "online")
         proxy.mute()
         await door.numbered(client, range(3))
         await all_of(older, "message", 3)

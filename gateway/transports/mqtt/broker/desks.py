@@ -200,8 +200,11 @@ class Desks:
         self._max_packet = max_packet
         for desk in self._desks.values():
             desk.max_frame = self._frame_room(desk.client)
-        # what they said meanwhile is on its way
+        # what they said meanwhile is on its way; what they were told last may be lost
         self.framing.awake_since = self.framing.now()
+        for desk in self._desks.values():
+            if desk.peer is not None and desk.peer.phase == LIVE:
+                self.framing.hub.write_again(desk.peer)
 
     def down(self) -> None:
         self.away = True

@@ -5,8 +5,9 @@
       └── pause, full jitter ───┘
 
 While it is away its framed clients are told nothing: messages for them wait in the store, and a client whose silence
-gets too long is away like any other. No connection begins before all that came over the last one has its answer, so
-that what a packet id stood for is known when the broker sends again.
+gets too long is away like any other. When it is back, what they were sent and have not acked comes again: nobody can
+tell how much of it was lost. No connection begins before all that came over the last one has its answer, so that what a
+packet id stood for is known when the broker sends again.
 """
 
 import asyncio

@@ -60,6 +60,35 @@ async def test_messages_wait_in_the_store_while_the_link_is_away(gateway: Gatewa
     assert (message["body"], message.get("redelivered")) == (2, None)
 
 
+async def test_what_was_written_into_a_link_that_was_lost_comes_again(gateway: Gateway) -> None:
+    """All of it at once when the link is back, marked and in order, before anything new; else it came one by one, each
+    when the ack timer of the one before had ended.
+    """
+    alice = await Framed(gateway.broker, "alice").joined()
+    ids = [await gateway.publish("alice", 0)]
+    assert (await alice.hear("msg"))["m"][0]["seq"] == 1
+    link = gateway.link
+    link._conn.write = lambda data: None
+    ids += [await gateway.publish("alice", n) for n in range(1, 5)]
+    alice.say({"t": "ack", "seq": 1})
+    await gateway.settled()
+    link._conn.drop("cut")
+    await gateway.down()
+    ids.append(await gateway.publish("alice", 5))
+    await gateway.up()
+    got = []
+    while len(got) < 5:
+        got += (await alice.hear("msg"))["m"]
+    assert [(m["body"], m["seq"], m.get("redelivered", 0)) for m in got] == [
+        (1, 2, 1), (2, 3, 1), (3, 4, 1), (4, 5, 1), (5, 6, 0),
+    ]  # fmt: skip
+    alice.say({"t": "ack", "seq": 6})
+    await gateway.until(lambda: gateway.hub.figures()["in_flight"] == 0)
+    await gateway.settled()
+    # no attempt was counted
+    assert {(await gateway.view(id)).item.tries for id in ids} == {0}
+
+
 async def test_a_broker_that_is_stopped_keeps_the_session(gateway: Gateway) -> None:
     broker = gateway.broker
     await gateway.stop()
