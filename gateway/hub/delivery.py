@@ -7,13 +7,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
-from gateway.commit import Change, Event, PutSession, ReadItems, ReadWaiting, SettleGaps, Unbind
+from gateway.commit import Change, PutSession, ReadWaiting, SettleGaps, Unbind
 from gateway.engine.session import Session, State
 from gateway.errors import Close, Limited
-from gateway.hub.answers import Answers, session_of
+from gateway.hub.answers import Answers
 from gateway.hub.core import Core
 from gateway.hub.joining import Joining, plain_at
-from gateway.model import Chain, Hold, Item, Kind, Status, Sub
+from gateway.hub.redelivery import Redelivery
+from gateway.model import Hold, Item, Kind, Status, Sub
 from gateway.ports import Attach, Connection
 from gateway.wire import Hello
 
@@ -28,11 +29,11 @@ NEVER = 1 << 62
 class Delivery:
     def __init__(self, core: Core, answers: Answers) -> None:
         self.core = core
-        self.joining = Joining(core, self.left, answers.settle, self._crashed)
+        self.redelivery = Redelivery(core)
+        self.joining = Joining(core, self.left, answers.settle, self.redelivery.crashed)
         self.handover: Any = None  # the chain flow, wired by the hub
         self._refills: dict[str, None] = {}
         self.delivered = 0
-        self.redelivered = 0
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class Delivery:
         if keep is not None and session.plain:
             session.keep = keep
         if not clean:
-            self._crashed(session)
+            self.redelivery.crashed(session)
         self.left(session)
         if end:
             session.offline_at = self.core.now()
@@ -157,7 +158,7 @@ class Delivery:
         if keep is not None:
             session.keep = keep
         if not clean:
-            self._crashed(session)
+            self.redelivery.crashed(session)
         session.released(core.now())
         if session.row is not None:
             session.row = replace(session.row, next=session.next, keep=session.keep, away_since=core.now())
@@ -185,19 +186,6 @@ class Delivery:
             session.row = replace(session.row, epoch="")
             core.commit.ops.append(PutSession(session.row))
         core.wake()
-
-    def _crashed(self, session: Session) -> None:
-        """The connection ended uncleanly: what it carried as its lowest unsettled message may be what kills the
-        client.
-        """
-        item = session.window.lowest_owned()
-        if item is None or item.kind != Kind.MESSAGE or not item.written:
-            return
-        item.crashes += 1
-        if item.crashes >= self.core.rules.crash_max:
-            self._dead(session, item, "poison")
-        else:
-            self.core.change(Change(item.id, (_BOUND,), {"crashes": item.crashes}, ended=True))
 
     def bye(self, conn: Connection, end: bool) -> None:
         self.disconnected(conn, True, end)
@@ -310,14 +298,6 @@ class Delivery:
         else:
             self.core.custody.waits(client, lane)
 
-    def unsendable(self, conn: Connection, seq: int, detail: str) -> None:
-        """Its client cannot be sent this, ever: to the dead letters, and its seq becomes a gap."""
-        session = session_of(conn)
-        item = session.unsettled(seq) if session is not None else None
-        if session is not None and item is not None and item.kind == Kind.MESSAGE:
-            event = Event(item.id, self.core.now(), "unsendable", {"seq": seq, "detail": detail})
-            self._dead(session, item, "unsendable", event)
-
     # -- time ------------------------------------------------------------------------------------------------------
 
     def due(self, session: Session, now: int) -> None:
@@ -327,7 +307,7 @@ class Delivery:
             due = session.ack_due()
             if due and due <= now:
                 conn = session.conn
-                self._ack_timeout(session, now)
+                self.redelivery.ack_timeout(session, now)
                 core.touch_session(session)
                 if session.plain:
                     # nothing is sent twice on a connection (MQTT 5 4.4)
@@ -344,87 +324,6 @@ class Delivery:
         when = session.next_deadline()
         if when:
             core.deadlines.set(session, when)
-
-    def _ack_timeout(self, session: Session, now: int) -> None:
-        item = session.window.lowest_owned()
-        if item is None:
-            return
-        session.ack_from = now
-        if item.kind != Kind.MESSAGE:
-            self._write_again(session, item)
-            return
-        core = self.core
-        item.tries += 1
-        event = Event(item.id, now, "ack_timeout", {"seq": item.seq, "tries": item.tries})
-        if item.tries >= core.rules.deliver_max:
-            if item.chain == Chain.READY and item.status < Status.DELIVERED:
-                self.handover.claim(item, "deliver_max", event=event)
-            else:
-                self._dead(session, item, "unacked", event)
-            return
-        conn = session.conn
-
-        def after(change: Change) -> None:
-            if change.ok and item.hold == _BOUND and session.conn is conn and not session.plain:
-                self.redelivered += 1
-                self._write_again(session, item)
-
-        core.change(Change(item.id, (_BOUND,), {"tries": item.tries}, event=event, ended=True, then=after))
-
-    def _write_again(self, session: Session, item: Item) -> None:
-        """Write one item of this connection once more. Its body is in the store, unless it is a gap."""
-        core = self.core
-        if item.kind == Kind.GAP or item.body is not None:
-            session.window.again(item)
-            core.touch_session(session)
-            return
-        conn = session.conn
-
-        def came(read: ReadItems) -> None:
-            if read.items and item.hold == _BOUND and session.conn is conn:
-                item.body = read.items[0].body
-                session.window.again(item)
-                core.touch_session(session)
-
-        core.commit.reads.append(ReadItems([item.id], came))
-        core.wake()
-
-    def write_again(self, conn: Connection) -> None:
-        """What was written to this connection may be lost, as behind a broker that was away: all of it that is not
-        settled is written once more, marked. No attempt is counted.
-        """
-        session = session_of(conn)
-        if session is None or not session.live or session.plain:
-            return
-        core = self.core
-        items = [item for item in session.window.items if item.written and item.hold == _BOUND]
-        if not items:
-            return
-        session.ack_from = core.now()
-
-        def came(read: ReadItems) -> None:
-            if session.conn is not conn:
-                return
-            found = {item.id: item.body for item in read.items}
-            for item in reversed(items):
-                if item.hold != _BOUND or not item.written:
-                    continue
-                if item.kind != Kind.GAP:
-                    item.body = found.get(item.id)
-                if item.kind == Kind.GAP or item.body is not None:
-                    session.window.again(item)
-            core.touch_session(session)
-
-        core.commit.reads.append(ReadItems([i.id for i in items if i.kind != Kind.GAP], came))
-        core.wake()
-
-    def _dead(self, session: Session, item: Item, why: str, event: Event | None = None) -> None:
-        """A bound message of this session is dead: its seq becomes a gap."""
-        core = self.core
-        core.end(
-            item, (_BOUND,), Status.DEAD, why, gap="dead", event=event,
-            then=lambda ok: core.became_gap(session.client, item.seq, "dead", "") if ok else None,
-        )  # fmt: skip
 
     def _expire_bound(self, session: Session, item: Item) -> None:
         core = self.core

@@ -1,13 +1,13 @@
 """The hub: one driver of all sessions, on one thread. It wires the flows, loads what the store knows, survives
 its failures.
 
-    intake    publish → commit (bare: many at once)      delivery  sessions: writing, leaving, time
-    accepted  commit → publisher told, session given
-    joining   hello → welcome                            answers   ack, nack, reject, working, read
-    chain     hand-over, attempts, giving back           due       deliver_at, ttl, deadlines, sweep
-    brokered  plain clients behind a broker              custody   what is published for them there
-    admin     what an administrator does                 events    status changes for readers
-    explain   which way a message would go now
+    intake    publish → commit                           bare        the same for many at once
+    accepted  commit → publisher told, session given     delivery    sessions: writing, leaving, time
+    joining   hello → welcome                            redelivery  written and not acked
+    answers   ack, nack, reject, working, read           due         deliver_at, ttl, deadlines, sweep
+    chain     hand-over, attempts, giving back           brokered    plain clients behind a broker
+    custody   what is published for them there           events      status changes for readers
+    admin     what an administrator does                 explain     which way a message would go now
 
 A commit that fails voids everything that memory knows beyond the disk. So there is one way back, the same as at
 a start: publishers are told, connections closed (4000, resume), sessions forgotten, the store is reopened until
@@ -71,6 +71,7 @@ class Hub:
         self.due = Due(core, self.delivery, self.handover)
         self.admin = Admin(core, self.delivery, self.intake, self.handover)
         self.accepted.handover = self.delivery.handover = self.answers.handover = self.handover
+        self.delivery.redelivery.handover = self.handover
         core.flow = self.delivery
         core.intake = self.intake
         core.finish = self._finish
@@ -104,8 +105,8 @@ class Hub:
         self.unsubscribe = self.delivery.unsubscribe
         self.granted = self.delivery.granted
         self.grant = self.delivery.grant
-        self.unsendable = self.delivery.unsendable
-        self.write_again = self.delivery.write_again
+        self.unsendable = self.delivery.redelivery.unsendable
+        self.write_again = self.delivery.redelivery.write_again
         self.seen = self.brokered.seen
         self.broker_ready = self.custody.ready
         self.bye = self.delivery.bye
@@ -341,7 +342,7 @@ class Hub:
             "refused": self.intake.refused,
             "delivered": self.delivery.delivered,
             "acked": self.answers.acked,
-            "redelivered": self.delivery.redelivered,
+            "redelivered": self.delivery.redelivery.redelivered,
             "handed_over": self.handover.claimed,
             "resumed": self.delivery.joining.resumed,
             "epochs": self.delivery.joining.begun,

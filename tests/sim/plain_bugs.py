@@ -104,7 +104,7 @@ def ack_timeout_resends() -> Patch:
         item = session.window.lowest_owned()
         if session.plain and session.state == State.LIVE and ack_due and ack_due <= now and item is not None:
             session.ack_from = now
-            self._write_again(session, item)
+            self.redelivery._once_more(session, item)
             self.core.deadlines.set(session, session.next_deadline())
             return
         due(self, session, now)

@@ -346,7 +346,8 @@ class Connection(aiomqtt.Client):
     def _on_publish(
         self, client: Paho, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        self._answers.append((mid, not reason_code.is_failure))
+        # 0x10 is a success of MQTT 5, too: nobody has subscribed, and the broker keeps nothing (3.4.2.1)
+        self._answers.append((mid, reason_code.value == 0))
 
     def _on_socket_close(self, client: Paho, userdata: Any, sock: Any) -> None:
         if sock.fileno() >= 0:

@@ -65,11 +65,22 @@ async def test_an_answer_to_a_message_comes_back(gateway: Gateway) -> None:
 
 
 async def test_the_brokers_puback_may_be_the_delivery(gateway: Gateway) -> None:
+    await (await Device(gateway.broker, "bob").connect()).inbox()
     await plain(gateway, broker_ack_is_delivery=True)
     id = await gateway.publish("bob", 1)
     await gateway.until(lambda: gateway.hub.custody.acked == 1)
     await gateway.settled()
     assert (await gateway.view(id)).item.status == Status.DELIVERED
+
+
+async def test_a_puback_that_says_that_nobody_has_subscribed_is_none(gateway: Gateway) -> None:
+    """0x10 of MQTT 5: the broker has thrown it away."""
+    await plain(gateway, broker_ack_is_delivery=True)
+    id = await gateway.publish("bob", 1)
+    await gateway.until(lambda: gateway.hub.custody.unacked == 1)
+    await gateway.settled()
+    assert gateway.hub.custody.acked == 0
+    assert (await gateway.view(id)).item.status == Status.SENT
 
 
 async def test_many_in_order_by_their_links(broker: Broker) -> None:
@@ -147,6 +158,7 @@ async def test_a_packet_as_long_as_the_broker_takes(tmp_path: Path) -> None:
 
 async def test_a_gateway_that_stops_hears_what_the_broker_says(broker: Broker) -> None:
     gateway = await Gateway(broker).start()
+    await (await Device(broker, "bob").connect()).inbox()
     await plain(gateway)
     id = await gateway.publish("bob", 1)
     await gateway.until(lambda: gateway.figure("custody", "published") == 1)
