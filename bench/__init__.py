@@ -1,1 +1,1 @@
-"""Load for a gateway: a process of its own, a ledger in every run, figures of the whole server process."""
+"""Load for a gateway and its peers: processes of their own, a ledger in every run. README.md tells the rest."""

@@ -1,47 +1,117 @@
-"""What the runs say together: medians, beside the peer's of the same run and the design's targets."""
+"""What the runs say together: medians and spreads, beside the peers' of the same call and the design's targets."""
 
+import json
 import statistics
 from typing import Any
 
-# what was driven, in the order in which each round drives it
-LEGS = {
-    "websocket": "gateway, WebSocket",
-    "mqtt": "gateway, MQTT",
-    "mosquitto": "Mosquitto, MQTT",
-}
+import msgspec
+
+from bench.legs import LEGS
+from bench.scenarios import SCENARIOS
+from bench.scenarios.scenario import Target
+
+# of `pipeline`, whose CPU the gateway's is compared with
 PEER = "mosquitto"
-# DESIGN's targets: CPU of a message, as a share of the peer's
-TARGETS = {
-    "websocket": {10: 1.0, 100: 1.0, 1000: 1.1},
-    "mqtt": {10: 0.5, 100: 1.0, 1000: 1.0},
-}
-FIGURES = ("rate", "cpu_us", "server_busy", "load_us", "load_busy", "p50_ms", "p99_ms")
+BUSY = 0.9
 
 
-def medians(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each number of clients and leg: the figures above, and
+class Verdict(msgspec.Struct, frozen=True):
+    """A target and what was reached. `hit` is None where it cannot be told: the leg that it refers to was not driven.
 
-    clean    every run's ledger is
-    ratio    CPU of a message as a share of the peer's; None where that was not driven
-    target   what `ratio` must not be above, or None
+    `value` and `bound` are shares of that leg's figure where the target names one.
     """
-    rows = []
-    for clients in dict.fromkeys(run["clients"] for run in result["runs"]):
-        legs: dict[str, dict[str, Any]] = {}
-        for leg in LEGS:
-            runs = [run for run in result["runs"] if run["clients"] == clients and run["leg"] == leg]
-            if runs:
-                legs[leg] = {key: statistics.median(run[key] for run in runs) for key in FIGURES}
-                legs[leg] |= {"clients": clients, "leg": leg}
-                legs[leg]["clean"] = all(run["ledger"]["clean"] for run in runs)
-        peer = legs.get(PEER, {"cpu_us": 0})["cpu_us"]
-        for leg, row in legs.items():
-            row["ratio"] = row["cpu_us"] / peer if peer and leg != PEER else None
-            row["target"] = TARGETS.get(leg, {}).get(clients)
-            rows.append(row)
-    return rows
+
+    target: Target
+    value: float
+    bound: float
+    hit: bool | None
+
+    def text(self) -> str:
+        """Such as `cpu_us 0.83 ≤ 1 × mosquitto's`."""
+        if self.hit is None:
+            return f"{self.target.figure} ≤ {self.bound:g} × {self.target.of}'s, which was not driven"
+        sign = "≥" if self.target.least else "≤"
+        of = f" × {self.target.of}'s" if self.target.of else ""
+        return f"{self.target.figure} {self.value:g} {sign} {self.bound:g}{of}"
 
 
-def missed(row: dict[str, Any]) -> bool:
-    """Whether its target is known to be missed."""
-    return row["ratio"] is not None and row["target"] is not None and row["ratio"] > row["target"]
+class Row(msgspec.Struct):
+    """The runs of one case over one leg.
+
+    figures  medians of what the runs have in common
+    spread   the lowest and the highest of each
+    clean    every ledger is
+    faults   what the ledgers say where they are not
+    """
+
+    scenario: str
+    leg: str
+    parameters: dict[str, Any]
+    runs: int
+    figures: dict[str, float]
+    spread: dict[str, tuple[float, float]]
+    clean: bool
+    faults: list[dict[str, Any]]
+    targets: list[Verdict]
+
+
+def rows(result: dict[str, Any]) -> list[Row]:
+    """One for each scenario, case and leg, in the order in which they were run."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for run in result["runs"]:
+        case = json.dumps(run["parameters"], sort_keys=True)
+        groups.setdefault((run["scenario"], case, run["leg"]), []).append(run)
+    found = [_row(runs) for runs in groups.values()]
+    found.sort(key=lambda row: list(LEGS).index(row.leg))
+    cases = {(scenario, case): at for at, (scenario, case, _) in enumerate(groups)}
+    found.sort(key=lambda row: cases[row.scenario, json.dumps(row.parameters, sort_keys=True)])
+    for row in found:
+        row.targets = _verdicts(row, found, result["machine"].get("fdatasync_p99_ms", 0.0))
+    return found
+
+
+def _row(runs: list[dict[str, Any]]) -> Row:
+    first = runs[0]
+    numbers = {
+        key: [run[key] for run in runs]
+        for key in first
+        if key != "run" and all(isinstance(run.get(key), int | float) for run in runs)
+    }
+    return Row(
+        first["scenario"],
+        first["leg"],
+        first["parameters"],
+        len(runs),
+        {key: statistics.median(values) for key, values in numbers.items()},
+        {key: (min(values), max(values)) for key, values in numbers.items()},
+        all(run["ledger"]["clean"] for run in runs),
+        [run["ledger"] for run in runs if not run["ledger"]["clean"]],
+        [],
+    )
+
+
+def _verdicts(row: Row, found: list[Row], disk: float) -> list[Verdict]:
+    """Of the scenario's targets those that are about this row."""
+    verdicts = []
+    for target in SCENARIOS[row.scenario].targets:
+        about = all(row.parameters.get(key) == value for key, value in target.where.items())
+        if target.leg != row.leg or not about or target.figure not in row.figures:
+            continue
+        value, bound = row.figures[target.figure], max(target.bound, target.disk * disk)
+        if target.of:
+            ratio = ratio_to(row, found, target.of, target.figure)
+            hit = None if ratio is None else ratio <= bound
+            verdicts.append(Verdict(target, round(ratio or 0.0, 3), bound, hit))
+        else:
+            hit = value >= bound if target.least else value <= bound
+            verdicts.append(Verdict(target, value, round(bound, 3), hit))
+    return verdicts
+
+
+def ratio_to(row: Row, found: list[Row], leg: str, figure: str = "cpu_us") -> float | None:
+    """A row's figure as a share of another leg's in the same case; None where that one was not driven."""
+    for other in found:
+        if (other.scenario, other.leg, other.parameters) == (row.scenario, leg, row.parameters):
+            base = other.figures.get(figure, 0)
+            return row.figures[figure] / base if base and figure in row.figures else None
+    return None
