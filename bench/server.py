@@ -14,6 +14,7 @@ import tempfile
 import time
 import tomllib
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,7 +157,9 @@ class Server:
             stderr=asyncio.subprocess.PIPE,
         )
         if self.core is not None:
-            os.sched_setaffinity(self.process.pid, {self.core})
+            # it may have ended at once: what it said tells why
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(self.process.pid, {self.core})
         assert self.process.stderr is not None
         return self.process.stderr
 

@@ -123,6 +123,9 @@ async def test_what_the_broker_has_comes_marked_at_the_endpoint(
     """The device leaves the broker without having got it: it is still there, and the device may have it already."""
     client = await behind.device("device")
     endpoint = Endpoint(behind.gateway, behind.http)
+    async with subscriber(program, behind.subscribed(version, client)) as device:
+        await device.event("subscribed")
+    await behind.presence(client, "offline")
     ids = await behind.numbered(client, range(2))
     await behind.delivered(ids)
     async with subscriber(program, endpoint.subscribed(version, client)) as device:
