@@ -103,8 +103,8 @@ async def test_a_port_that_was_taken_is_tried_again_and_daemons_end_with_their_s
         folder = server.folder.name
         assert server.started == 2
         async with asyncio.timeout(10):
-            while len(marked(folder)) != 2:
-                await asyncio.sleep(0.01)  # the daemon has its mark when it has begun, which nothing tells
+            while len(marked(folder)) != 2:  # noqa: ASYNC110 - the daemon has its mark when it has begun: nothing tells
+                await asyncio.sleep(0.01)
     assert gone(folder)
 
 
