@@ -277,9 +277,10 @@ class _Stream:
     def _publish_bare(self, lines: list[tuple[bytes, BareMessage]]) -> None:
         """The short way in (hub/bare.py), and the long way for what that leaves."""
         hub, answers = self._api.hub, self._answers
+        messages = [message for _, message in lines]
         at = 0
         while at < len(lines):
-            count = hub.publish_bare(self._principal, [message for _, message in lines[at:]], answers)
+            count = hub.publish_bare(self._principal, messages[at:], answers)
             answers.in_flight += count
             at += count
             if at < len(lines):

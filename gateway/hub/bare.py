@@ -42,7 +42,6 @@ class Bare:
         sessions, clients, routed = core.sessions, core.clients, core.routed
         all_addresses = principal.kind == "client" and principal.patterns is None
         most, queue, room = intake.max_payload, intake.queue, intake.room()
-        id = core.ids.run(now, count)
         expire = now + _TTL
         items: list[Item] = []
         for to, body, pid, _ in messages:
@@ -58,8 +57,7 @@ class Bare:
             ):
                 break
             room -= size
-            item = Item(id, to, publisher, NORMAL, now, expire, body)
-            id += 1
+            item = Item(0, to, publisher, NORMAL, now, expire, body)
             item.pid = pid
             if (routed or to in clients) and core.chain_of(item):
                 item.chain = _READY
@@ -76,6 +74,9 @@ class Bare:
         taken = len(items)
         if not taken:
             return 0
+        # for those that were taken only: ids are bound to time, and not to run ahead of it
+        for id, item in enumerate(items, core.ids.run(now, taken)):
+            item.id = id
         intake.rate.take(publisher, taken, now)
         intake.took(intake.room() - room)
         commit = core.commit

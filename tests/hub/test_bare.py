@@ -191,6 +191,19 @@ def test_no_more_than_ids_of_one_millisecond() -> None:
     assert ids == list(range(ids[0], ids[0] + 1024))
 
 
+def test_ids_do_not_run_ahead_of_the_clock() -> None:
+    """Seen to fail: ids were handed out for all that was tried, and most of a long batch may be left."""
+    rig = Rig(CONFIG)
+    rig.conn("bob")
+    asker = Asker(rig)
+    assert rig.hub.publish_bare(KEY, messages(b"1", *[b"on"] * 400), asker) == 1
+    first = rig.hub.core.ids._last
+    assert rig.hub.publish_bare(KEY, messages(b"2", *[b"on"] * 400), asker) == 1
+    assert rig.hub.core.ids._last == first + 1
+    assert rig.hub.publish_bare(KEY, messages(*[b"on"] * 400), asker) == 0
+    assert rig.hub.core.ids._last == first + 1
+
+
 def test_not_while_it_is_away_or_leaving() -> None:
     rig = Rig(CONFIG)
     rig.conn("bob")

@@ -115,7 +115,7 @@ class Uplink(Answers):
         own = self.own or self.find_own()
         uplink = own.uplink
         banned = self.session is None and hub.banned(principal.name, self.server.now())
-        at = 0
+        at, step = 0, len(run)
         while at < len(run):
             # what may be accepted under an id that was used before is looked up one by one
             room = self.server.receive_maximum - self.taken + self.given if self.uses is None else 0
@@ -123,7 +123,7 @@ class Uplink(Answers):
                 room = 0
             messages = []
             number = self.taken
-            for packet in run[at : at + room]:
+            for packet in run[at : at + min(room, step)]:
                 address = uplink(packet.topic)
                 if type(address) is not str:
                     break
@@ -134,6 +134,8 @@ class Uplink(Answers):
                 count = hub.publish_bare(principal, messages, self)
                 self.taken += count
                 at += count
+                # where few are taken few are tried: what is laid out in vain stays below what is taken
+                step = 2 * count + 1
                 if count == len(messages):
                     continue
             self.on_publish(run[at])
