@@ -142,6 +142,28 @@ class LedgerProcess:
         return await self.until(lambda f: "verdict" in f, timeout)
 
 
+async def kill_again(
+    gateway: GatewayProcess, ledger: LedgerProcess, kills: int, acks: int, *, hopeless: bool
+) -> None:
+    """SIGKILL, `kills` times, each after `acks` new acknowledgements and with publishes outstanding.
+
+    `hopeless`: with a planted bug the publishers may come to wait for what it has lost, and no more is acknowledged;
+    whatever it has done, the ledger knows by then.
+    """
+    for _ in range(kills):
+        goal = ledger.figures.get("acked", 0) + acks
+        try:
+            await ledger.until(
+                lambda f, goal=goal: f["acked"] >= goal and f["outstanding"] > 0, 15.0 if hopeless else 60.0
+            )
+        except TimeoutError:
+            if not hopeless:
+                raise
+            return
+        await gateway.kill()
+        await gateway.start()
+
+
 def assert_clean(verdict: dict[str, Any]) -> None:
     """0 lost, 0 unmarked duplicates, 0 out of order, no hole, nothing refused that arrived; see the ledgers."""
     kinds = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import LedgerProcess, assert_clean, fixed_ports
+from tests.faults.harness import LedgerProcess, assert_clean, fixed_ports, kill_again
 from tests.support.process import GatewayProcess
 
 KILLS = 20
@@ -21,12 +21,7 @@ async def run(folder: Path, kills: int, bug: str = "") -> dict[str, object]:
     # what a planted bug has lost is not worth waiting for
     patience = "8" if bug else "60"
     async with gateway, LedgerProcess(gateway, "--patience", patience) as ledger:
-        goal = 0
-        for _ in range(kills):
-            goal = ledger.figures.get("acked", 0) + NEW_ACKS
-            await ledger.until(lambda f, goal=goal: f["acked"] >= goal and f["outstanding"] > 0)
-            await gateway.kill()
-            await gateway.start()
+        await kill_again(gateway, ledger, kills, NEW_ACKS, hopeless=bool(bug))
         return await ledger.verdict()
 
 

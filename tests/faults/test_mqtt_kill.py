@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import LedgerProcess, assert_clean, fixed_ports
+from tests.faults.harness import LedgerProcess, assert_clean, fixed_ports, kill_again
 from tests.support.process import GatewayProcess
 
 KILLS = 20
@@ -23,11 +23,7 @@ async def run(folder: Path, kills: int, bug: str = "") -> dict[str, Any]:
     # what a planted bug has lost is not worth waiting for
     patience = "2" if bug else "60"
     async with gateway, LedgerProcess(gateway, "--patience", patience, kind="mqtt") as ledger:
-        for _ in range(kills):
-            goal = ledger.figures.get("acked", 0) + NEW_ACKS
-            await ledger.until(lambda f, goal=goal: f["acked"] >= goal and f["outstanding"] > 0)
-            await gateway.kill()
-            await gateway.start()
+        await kill_again(gateway, ledger, kills, NEW_ACKS, hopeless=bool(bug))
         return await ledger.verdict()
 
 
