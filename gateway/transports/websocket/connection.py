@@ -1,8 +1,8 @@
 """One WebSocket connection after its handshake: bytes and frames in, calls to the hub out.
 
-The protocol core of `websockets` cuts the stream into frames and answers pings and closes. While a hello is under way,
-or a token has to be checked with somebody else's keys, the socket is not read, and what had come already waits in
-`held`; so nothing is taken from a client whose right to say it is not known yet.
+The protocol core of `websockets` answers pings and closes (reader.py). While a hello is under way, or a token has to be
+checked with somebody else's keys, the socket is not read, and what had come already waits in `held`; so nothing is
+taken from a client whose right to say it is not known yet.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from gateway.transports.conversation import (
 from gateway.transports.frames import read_frame
 from gateway.transports.websocket.frames import Codec
 from gateway.transports.websocket.life import Life
+from gateway.transports.websocket.reader import FrameReader
 
 if TYPE_CHECKING:
     from gateway.transports.websocket.server import WebSocketServer
@@ -39,7 +40,7 @@ INVALID_TEXT: Final = 1007  # RFC 6455 8.1
 class Connection(Life):
     """A ports.Connection. `peer` is the client's address as text."""
 
-    __slots__ = ("held", "partial", "peer")
+    __slots__ = ("held", "partial", "peer", "reader")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Connection(Life):
     ) -> None:
         super().__init__(server, transport, codec, core, principal)
         self.peer = peer
+        self.reader = FrameReader(core, codec.first_byte)
         self.held: list[Any] | None = None
         self.partial: bytearray | None = None  # of a message in fragments
 
@@ -62,8 +64,7 @@ class Connection(Life):
         server.bytes_in += len(data)
         self.last_proof = server.now()
         core = self.core
-        core.receive_data(data)
-        frames = core.events_received()
+        frames = self.reader.feed(data)
         if self.phase >= CLOSING:
             self._still_closing()
             return
@@ -98,7 +99,10 @@ class Connection(Life):
     def _take(self, frames: list[Any]) -> None:
         """Frames in order; the rest waits as soon as something has to be known first."""
         for i, frame in enumerate(frames):
-            self._frame(frame)
+            if type(frame) is bytes:
+                self._message(frame)
+            else:
+                self._frame(frame)
             if self.phase >= CLOSING:
                 return
             if self.held is not None:
