@@ -73,8 +73,8 @@ class Connection(Protocol):
         """Who it is; "" until that is known."""
 
     def deliver(self, items: list[Item]) -> None:
-        """Messages, gaps and statuses in seq order, to be written when `flush` is called; it asks for that. A body
-        that was written may be dropped: the store has it.
+        """Messages, gaps and statuses in seq order, to be written when `flush` is called; it asks for that. The list is
+        the connection's from now on. A body that was written may be dropped: the store has it.
         """
 
     def stored(self, ref: Any, id: int, dup: bool, status: int) -> None: ...

@@ -126,7 +126,7 @@ class Bye(Struct, tag_field="t", tag="bye", forbid_unknown_fields=True):
 
 Inbound = Hello | Ack | Nack | Reject | Working | ReadFrame | Pub | NewToken | Ping | Bye
 
-_SPACE = 0x20
+_SPACE, _BACKSLASH = 0x20, 0x5C
 # no integer of fewer digits is too large for a double
 _SHORT = 300
 _json_any = msgspec.json.Decoder()
@@ -180,11 +180,14 @@ def fits_every_client(raw: bytes) -> bool:
         if not raw.isascii():
             raw.decode()
         value = _json_any.decode(raw)
-        if len(raw) > _SHORT or b"\\" in raw:
+        if len(raw) > _SHORT or _BACKSLASH in raw:
             _msgpack_encode(value)
     except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError):
         return False
-    return raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH and raw[0] > _SPACE < raw[-1]
+    return raw[0] > _SPACE < raw[-1] and (
+        # what is nested has two ends
+        len(raw) <= 2 * MAX_DEPTH or raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH
+    )
 
 
 def body_from_msgpack(raw: bytes, field: str = "$.body") -> bytes:
@@ -210,6 +213,7 @@ def read_json(raw: bytes) -> Any:
 # -- gateway to client, JSON
 # ------------------------------------------------------------------------------------------
 
+_MESSAGE = int(Kind.MESSAGE)
 _TAIL = tuple(f',"priority":"{p}"'.encode() for p in PRIORITIES)
 
 
@@ -222,24 +226,23 @@ def trace_of(item: Item, root: str) -> str:
 
 def entry(item: Item, root: str) -> bytes:
     """One element of the list `m` of a `msg`, `gap` or `status` frame."""
-    if item.kind == Kind.MESSAGE:
-        assert item.body is not None, "the body of a message is read before it is written"
+    if item.kind == _MESSAGE:
+        id, body, x = item.id, item.body, item.x
+        assert body is not None, "the body of a message is read before it is written"
         head = b'{"seq":%d,"id":"%b","from":"%b","at":%d,"body":%b%b' % (
             item.seq,
-            encode_id(item.id).encode(),
+            encode_id(id).encode(),
             item.sender.encode(),
             item.at,
-            item.body,
+            body,
             _TAIL[item.lane],
         )
-        marks = item.marks
-        if marks:
-            head += b',"redelivered":%d' % marks
+        if item.marks:
+            head += b',"redelivered":%d' % item.marks
         if item.via:
             head += b',"via":' + _json_encode(item.via)
-        x = item.x
         if x is None:
-            return head + b',"trace":"00-%b%016x-%016x-01"}' % (root.encode(), item.id, item.id)
+            return b'%b,"trace":"00-%b%016x-%016x-01"}' % (head, root.encode(), id, id)
         if x.type is not None:
             head += b',"type":' + _json_encode(x.type)
         if x.meta is not None:

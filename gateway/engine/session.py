@@ -35,7 +35,7 @@ from gateway.engine.backoff import ack_wait
 from gateway.engine.queue import Queue
 from gateway.engine.window import Window
 from gateway.errors import Invalid
-from gateway.model import SEQ_SPAN, Hold, Item, Kind, SessionRow, Sub
+from gateway.model import SEQ_SPAN, Hold, Item, Kind, SessionRow, Status, Sub
 
 
 class State(IntEnum):
@@ -72,6 +72,7 @@ NEVER = 1 << 62
 _LIVE = State.LIVE
 _BOUND, _CLAIMED, _NONE = int(Hold.BOUND), int(Hold.CLAIMED), int(Hold.NONE)
 _MESSAGE, _GAP = int(Kind.MESSAGE), int(Kind.GAP)
+_DELIVERED = int(Status.DELIVERED)
 
 
 class Impossible(Exception):
@@ -299,6 +300,26 @@ class Session:
             self.ack_from = now
         window.add(item)
 
+    def sends(self, item: Item, now: int) -> bool:
+        """`bound` and `take` in one step, for a session whose peer takes more: an ordinary message is bound and to be
+        written at once, since nothing else is. False: it is not that, and nothing has happened.
+        """
+        window = self.window
+        if window.unwritten or window.flight >= self.limit or item.leaving or item.kind != _MESSAGE:
+            return False
+        self.binding = binding = self.binding - 1
+        if not binding:
+            self.pulled = False
+        self.next = item.seq + 1
+        items = window.items
+        if not items or (items[0].hold != _BOUND and window.lowest_owned() is None):
+            self.ack_from = now
+        items.append(item)
+        window.open += 1
+        window.flight += 1
+        item.written = True
+        return True
+
     def pull(self, now: int) -> tuple[list[Item], list[Item]]:
         """What leaves the queue to be bound, and what was found expired there."""
         room = min(
@@ -343,6 +364,35 @@ class Session:
         if timed is not None and timed.hold == Hold.NONE:
             self.ack_from = now
         return owned, claimed
+
+    def acked_lowest(self, seq: int, now: int) -> Item | None:
+        """The same for one seq in one step, as nearly all acks are: of the lowest in flight, an ordinary message that
+        is the session's own. None: it is not that, and nothing has happened.
+        """
+        window = self.window
+        items = window.items
+        if not items:
+            return None
+        item = items[0]
+        if (
+            item.seq != seq
+            or item.hold != _BOUND
+            or item.x is not None
+            or item.leaving
+            or item.kind != _MESSAGE
+            or item.status >= _DELIVERED
+        ):
+            return None
+        items.popleft()
+        window.open -= 1
+        if item.written:
+            window.flight -= 1
+        item.hold = _NONE
+        item.body = None
+        self.ack_from = now
+        if items and items[0].hold == _NONE:
+            window.lowest()
+        return item
 
     def acked_each(self, seqs: list[int], now: int) -> tuple[list[Item], list[Item], int]:
         """Single seqs: what they settle, owned and claimed, and the first of them that is at or above `next`, where it

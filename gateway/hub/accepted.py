@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.commit import Commit, ReadItems, RunSink
-from gateway.engine.session import Session
+from gateway.engine.session import NEVER, Session, State
 from gateway.errors import Conflict, GatewayError
 from gateway.hub.core import Core
 from gateway.hub.intake import Intake
@@ -11,6 +11,7 @@ from gateway.model import NORMAL, Hold, Item, Status
 
 _BOUND = int(Hold.BOUND)
 _WAITING = int(Hold.WAITING)
+_LIVE = State.LIVE
 _QUEUED, _SENT = int(Status.QUEUED), int(Status.SENT)
 
 
@@ -42,18 +43,28 @@ class Accepted:
         sent: list[Item] = []
         queued: list[Item] = []
         touched: list[Session] = []
-        size = 0
+        size = delivered = 0
+        known = core.deadlines.known
         for item in items:
             session = sessions.get(item.client) or core.session(item.client)
             session.incoming -= 1
             size += len(item.body)  # type: ignore[arg-type]
-            if item.hold == _BOUND and session.live:
-                session.bound(item, now)
-                touched.append(session)
+            if item.hold == _BOUND and session.state is _LIVE:
+                conn = session.conn
+                if conn.writable and session.sends(item, now):
+                    delivered += 1
+                    conn.deliver([item])
+                    # nearly always there is a deadline that is looked at no later
+                    if known.get(session, NEVER) > session.ack_from + session.first_wait:
+                        touched.append(session)
+                else:
+                    session.bound(item, now)
+                    touched.append(session)
             else:
                 self._place(item, session, now)
             (sent if item.status == _SENT else queued).append(item)
         intake.bytes -= size
+        core.delivered += delivered
         core.touch_sessions(touched)
         for of, status in ((sent, _SENT), (queued, _QUEUED)):
             if of:

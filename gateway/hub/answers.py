@@ -37,6 +37,31 @@ class Answers:
                 session.unsettled(unknown)
         self.core.acked(session)
 
+    def ack_lowest(self, conn: Connection, seq: int) -> bool:
+        """The same for one seq in one step, where it is the lowest in flight and nothing else is to be said of its
+        message, as nearly always. False: `ack` has to look.
+        """
+        session: Session | None = conn.session
+        if session is None or session.conn is not conn:
+            return False
+        core = self.core
+        now = core.now()
+        item = session.acked_lowest(seq, now)
+        if item is None:
+            return False
+        commit, via = core.commit, conn.via
+        settles, settled = commit.settles, commit.settled
+        if settles and settles[-1][1] == now and settles[-1][2] == via:
+            settles[-1][3].append(item.id)
+        else:
+            settles.append((_DELIVERED, now, via, [item.id]))
+        if settled and settled[-1][0] == now and settled[-1][1] == via:
+            settled[-1][2].append(item)
+        else:
+            settled.append((now, via, [item]))
+        core.acked(session)
+        return True
+
     def settle(self, session: Session, owned: list[Item], claimed: list[Item], via: str, now: int) -> None:
         """Commit what an ack has settled."""
         core = self.core

@@ -96,6 +96,7 @@ class Core:
         self.draining = False
         self.generation = 0  # of what was loaded from the store; what belongs to an older one is void
         self.reports_dropped = 0
+        self.delivered = 0  # messages that connections were given, redeliveries included
         self.commit = Commit()
         self.busy = False
         self.quiet: tuple[bool, Callable[[], None]] | None = None
@@ -161,11 +162,13 @@ class Core:
                     when = session.next_deadline()
                     if when:
                         deadlines.set(session, when)
+        # the disk works while the connections are written
+        self.submit()
         if self._dirty:
             dirty, self._dirty = self._dirty, {}
             for conn in dirty:
                 conn.flush()
-        self.submit()
+            self.submit()
         self.arm()
         if self.quiet is not None:
             self._notice_quiet()

@@ -33,7 +33,6 @@ class Delivery:
         self.joining = Joining(core, self.left, answers.settle, self.redelivery.crashed)
         self.handover: Any = None  # the chain flow, wired by the hub
         self._refills: dict[str, None] = {}
-        self.delivered = 0
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -209,7 +208,7 @@ class Delivery:
             if items and session.plain:
                 items = self._for_plain(session, items)
             if items:
-                self.delivered += len(items)
+                core.delivered += len(items)
                 conn.deliver(items)
         queue = session.queue
         if not queue.count and True not in queue.more:

@@ -8,7 +8,7 @@ process are told apart: what cannot be resumed is answered by `reset`.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from gateway.errors import Unavailable
@@ -16,14 +16,21 @@ from gateway.ids import encode_id
 from gateway.model import STATUS_NAMES, Item
 
 RESET = "reset"
+# events that are read at once
+_PAGE = 256
+
+_names = attrgetter("id", "client", "sender")
+# the number of the first, (id, client, sender) of each; then what they have in common: status, at, via, why
+_Run = tuple[int, list[tuple[int, str, str]], int, int, str, str]
 
 
 class EventRing:
-    """The last `size` status changes. `publish` is on the hot path: one tuple for each."""
+    """The last `size` status changes, in runs as they came. `publish` is on the hot path."""
 
     def __init__(self, size: int, readers: int, start: int) -> None:
-        self._ring: deque[tuple[int, int, str, str, int, int, str, str]] = deque(maxlen=size)
-        self._next = start
+        self._runs: deque[_Run] = deque()
+        self._size = size
+        self._first = self._next = start  # the number of the oldest that is here, and of the next one
         self._readers = readers
         self._subscriptions: set[Subscription] = set()
 
@@ -32,12 +39,14 @@ class EventRing:
 
     def publish(self, items: list[Item], status: int, at: int, via: str, why: str) -> None:
         """These messages came to stand at `status`."""
-        first = self._next
-        self._ring.extend([
-            (number, item.id, item.client, item.sender, status, at, via, why)
-            for number, item in enumerate(items, first)
-        ])  # fmt: skip
-        self._next = first + len(items)
+        runs = self._runs
+        runs.append((self._next, list(map(_names, items)), status, at, via, why))
+        self._next += len(items)
+        oldest = self._next - self._size
+        if oldest > self._first:
+            self._first = oldest
+            while runs[0][0] + len(runs[0][1]) <= oldest:
+                runs.popleft()
         for subscription in self._subscriptions:
             subscription.wake()
 
@@ -56,26 +65,29 @@ class EventRing:
         """Events after `position` (at most 256), and whether that position is no longer (or was never) in the
         ring.
         """
-        ring = self._ring
-        first = ring[0][0] if ring else self._next
-        if position + 1 < first or position >= self._next:
+        wanted = position + 1
+        if wanted < self._first or wanted > self._next:
             return [], True
-        out = []
-        for number, id, client, sender, status, at, via, why in islice(
-            ring, position + 1 - first, position + 257 - first
-        ):
-            fields: dict[str, Any] = {
-                "id": encode_id(id),
-                "to": client,
-                "from": sender,
-                "status": STATUS_NAMES[status],
-                "at": at,
-            }
-            if via:
-                fields["via"] = via
-            if why:
-                fields["why"] = why
-            out.append((number, fields))
+        out: list[tuple[int, dict[str, Any]]] = []
+        for first, named, status, at, via, why in self._runs:
+            if first + len(named) <= wanted:
+                continue
+            skipped = max(wanted - first, 0)
+            for number, (id, client, sender) in enumerate(named[skipped:], first + skipped):
+                fields: dict[str, Any] = {
+                    "id": encode_id(id),
+                    "to": client,
+                    "from": sender,
+                    "status": STATUS_NAMES[status],
+                    "at": at,
+                }
+                if via:
+                    fields["via"] = via
+                if why:
+                    fields["why"] = why
+                out.append((number, fields))
+                if len(out) == _PAGE:
+                    return out, False
         return out, False
 
 

@@ -91,6 +91,7 @@ class Hub:
         self.left = self.delivery.gone
         self.hello = self.delivery.hello
         self.ack = self.answers.ack
+        self.ack_lowest = self.answers.ack_lowest
         self.nack = self.answers.nack
         self.reject = self.answers.reject
         self.working = self.answers.working
@@ -340,7 +341,7 @@ class Hub:
         out: dict[str, float] = {
             "accepted": self.intake.accepted,
             "refused": self.intake.refused,
-            "delivered": self.delivery.delivered,
+            "delivered": self.core.delivered,
             "acked": self.answers.acked,
             "redelivered": self.delivery.redelivery.redelivered,
             "handed_over": self.handover.claimed,

@@ -4,6 +4,7 @@ Names follow Prometheus: base units, `_total` for counters. No label carries a c
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -44,8 +45,9 @@ class Buckets:
     def add_all(self, values: list[int]) -> None:
         """The same for many."""
         bounds, counts = self.bounds, self.counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
+        # there are few different ones
+        for value, count in Counter(values).items():
+            counts[bisect_left(bounds, value)] += count
         self.sum += sum(values)
 
     def family(self, name: str, text: str, unit: float) -> HistogramMetricFamily:

@@ -118,10 +118,11 @@ class Conversation:
         if self.phase != LIVE:
             return
         if self.items is None:
-            self.items = items[:]
+            self.items = items
         else:
             self.items += items
-        self.touch()
+        if not self.dirty:
+            self.touch()
 
     def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
         """A publish of this connection is durable."""
@@ -173,6 +174,8 @@ class Conversation:
     # -- frames of the client --------------------------------------------------------------------------------------
 
     def on_ack(self, frame: wire.Ack) -> None:
+        if frame.seqs is None and frame.seq is not None and self.server.hub.ack_lowest(self, frame.seq):
+            return
         if frame.seq is None and frame.seqs is None:
             raise Invalid("an ack needs `seq` or `seqs`", field="$.seq")
         self.server.hub.ack(self, frame.seq, frame.seqs)

@@ -103,6 +103,9 @@ class HubSessions(Protocol):
 
     def ack(self, conn: Connection, seq: int | None, seqs: list[int] | None) -> None: ...
 
+    def ack_lowest(self, conn: Connection, seq: int) -> bool:
+        """The same, if it is the lowest in flight and there is nothing else to it. False: it was not looked at."""
+
     def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None: ...
 
     def reject(self, conn: Connection, seq: int, why: str) -> None: ...

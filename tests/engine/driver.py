@@ -32,6 +32,7 @@ class Driver:
         self.gone = False  # before its welcome
         self.limit = 4
         self.writable = True
+        self.one_step = True  # what is bound may be written in the same step
 
     # -- turns and commits ---------------------------------------------------------------------------------------------
 
@@ -117,8 +118,12 @@ class Driver:
         self.turn()
 
     def _bound(self, made: Item) -> None:
-        self.session.bound(made, self.now)
-        if not self.session.live:
+        session = self.session
+        if session.live and self.writable and self.one_step and session.sends(made, self.now):
+            self._write([made])
+            return
+        session.bound(made, self.now)
+        if not session.live:
             made.body = None
 
     def _end_waiting(self, id: int) -> Op:

@@ -4,11 +4,13 @@ The model knows nothing of windows, queues and lanes: it has the ledger of what 
 the rows on disk.
 """
 
+from copy import deepcopy
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.engine.session import State
+from gateway.engine.session import Session, State
 from gateway.errors import Invalid
 from gateway.model import Hold, Item, Kind
 from tests.engine.driver import RULES, Driver
@@ -18,6 +20,13 @@ from tests.engine.support import OFFLINE, item
 WAITS = (10_000, 20_000, 40_000, 57_000)
 LONG = 10_000_000
 LANES = st.sampled_from([2, 2, 2, 2, 2, 1, 0, 3])
+
+
+def standing(session: Session) -> list[object]:
+    """What an ack may change."""
+    window = session.window
+    items = [(i.id, i.seq, i.hold, i.written, i.body) for i in window.items if i.hold != Hold.NONE]
+    return [items, window.open, window.flight, session.next, session.ack_from, session.ack_due()]
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -68,6 +77,11 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(lane=LANES)
     def publish_within_a_turn(self, lane: int) -> None:
         self.driver.publish(self.message(lane, LONG))
+
+    @rule(one=st.booleans())
+    def the_way_out(self, one: bool) -> None:
+        """From now on what is bound is written in one step, or in two."""
+        self.driver.one_step = one
 
     @rule()
     def end_of_turn(self) -> None:
@@ -142,11 +156,22 @@ class SessionMachine(RuleBasedStateMachine):
 
     def ack_seq(self, seq: int) -> None:
         timed = self.lowest()
-        found = self.driver.session.acked_each([seq], self.driver.now)
-        (item,) = found[0] + found[1]
-        assert item.seq == seq
-        assert found[2] == 0
-        self.driver.settle([item])
+        session, now = self.driver.session, self.driver.now
+        lowest = seq == min(i.seq for i in self.unsettled())
+        before, each, all_below = deepcopy(session), deepcopy(session), deepcopy(session)
+        one = session.acked_lowest(seq, now)
+        if one is None:
+            assert standing(session) == standing(before), "something was done in vain"
+            found = session.acked_each([seq], now)
+            (one,) = found[0] + found[1]
+            assert found[2] == 0
+        each.acked_each([seq], now)
+        assert standing(session) == standing(each), "the ways differ"
+        if lowest:
+            all_below.acked_to(seq, now)
+            assert standing(session) == standing(all_below), "the ways differ"
+        assert one.seq == seq
+        self.driver.settle([one])
         self.answered(timed)
 
     @precondition(lambda self: self.driver.session.live and self.ledger.outstanding)

@@ -1,10 +1,12 @@
 """How a session gives seqs, and what settles them."""
 
+from typing import Any
+
 import pytest
 
 from gateway.engine.session import Input, Rules, Session, State
 from gateway.errors import Invalid
-from gateway.model import Hold
+from gateway.model import Extra, Hold, Item, Kind, Status
 from tests.engine.support import FAR, T0, bind, ids, item, live, seqs
 
 RULES = Rules(window=4, ack_wait=10_000, ack_wait_max=60_000, expiry=600_000, heads=8, heads_bytes=1000)
@@ -231,3 +233,95 @@ def test_what_a_nack_names() -> None:
     assert session.unsettled(2) is None
     assert session.unsettled(0) is None
     assert second.hold == Hold.NONE
+
+
+# -- in one step -------------------------------------------------------------------------------------------------------
+
+
+def fresh(session: Session, id: int, kind: Kind = Kind.MESSAGE) -> Item:
+    """As the store has just bound it to the next seq."""
+    session.binding += 1
+    return item(id, seq=session.next, kind=kind)
+
+
+def test_what_is_bound_goes_out_at_once() -> None:
+    session = live(RULES)
+    one = fresh(session, 11)
+    assert session.sends(one, T0 + 5)
+    assert one.written
+    assert (session.binding, session.next, session.ack_from) == (0, 2, T0 + 5)
+    assert (session.window.open, session.window.flight) == (1, 1)
+    assert session.take(T0 + 6) == []
+    # the timer is the lowest one's
+    assert session.sends(fresh(session, 12), T0 + 7)
+    assert session.ack_from == T0 + 5
+    assert ids(list(session.window.items)) == [11, 12]
+
+
+def test_nothing_goes_out_before_what_was_there_first() -> None:
+    session = live(RULES)
+    bind(session, 11)
+    second = fresh(session, 12)
+    assert not session.sends(second, T0)
+    session.bound(second, T0)
+    assert ids(session.take(T0)) == [11, 12]
+
+
+def test_what_is_no_ordinary_message_goes_out_the_long_way() -> None:
+    session = live(RULES, limit=1)
+    status = fresh(session, 11, Kind.STATUS)
+    leaving = fresh(session, 11)
+    leaving.leaving = True
+    assert not session.sends(status, T0)
+    assert not session.sends(leaving, T0)
+    assert session.sends(fresh(session, 11), T0)
+    # the window is full
+    assert not session.sends(fresh(session, 12), T0)
+
+
+def test_the_timer_starts_with_what_goes_out_behind_a_claimed_one() -> None:
+    session = live(RULES)
+    claimed = fresh(session, 11)
+    assert session.sends(claimed, T0)
+    claimed.hold = int(Hold.CLAIMED)
+    assert session.sends(fresh(session, 12), T0 + 9)
+    assert session.ack_from == T0 + 9
+
+
+def test_the_ack_of_the_lowest_in_one_step() -> None:
+    session = live(RULES)
+    assert session.acked_lowest(1, T0) is None
+    first, _, third, fourth = bind(session, 11, 12, 13, 14)
+    session.take(T0)
+    assert session.acked_lowest(2, T0 + 1) is None
+    session.acked_each([2], T0 + 1)
+    assert session.acked_lowest(1, T0 + 2) is first
+    assert (first.hold, first.body, session.ack_from) == (Hold.NONE, None, T0 + 2)
+    assert (session.window.open, session.window.flight) == (2, 2)
+    # what was settled above it is behind it now
+    assert session.acked_lowest(2, T0 + 3) is None
+    assert session.acked_lowest(3, T0 + 4) is third
+    session.window.again(fourth)
+    assert session.acked_lowest(4, T0 + 5) is fourth
+    assert (session.window.open, session.window.flight) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hold": int(Hold.CLAIMED)},
+        {"leaving": True},
+        {"x": Extra(type="t")},
+        {"kind": int(Kind.STATUS)},
+        {"status": int(Status.PROVIDER_DELIVERED)},
+    ],
+)
+def test_an_ack_with_more_to_it_is_looked_at(change: dict[str, Any]) -> None:
+    session = live(RULES)
+    (held,) = bind(session, 11)
+    session.take(T0)
+    for name, value in change.items():
+        setattr(held, name, value)
+    assert session.acked_lowest(1, T0 + 1) is None
+    assert session.window.open == 1
+    assert session.ack_from == T0

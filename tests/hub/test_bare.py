@@ -89,7 +89,7 @@ def test_the_same_as_the_long_way(before: Any, routed: bool) -> None:
         figures = rig.hub.figures()
         stored.append((
             rows(rig), figures["accepted"], figures["queued"], figures["in_flight"], figures["intake_bytes"],
-            [(status, event[5]) for event in rig.hub.events._ring for status in [event[4]]],
+            [(status, at) for _, named, status, at, _, _ in rig.hub.events._runs for _ in named],
         ))  # fmt: skip
     assert stored[0] == stored[1]
     assert len(stored[0][0]) >= 7

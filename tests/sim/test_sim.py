@@ -76,14 +76,18 @@ def test_faults_happen() -> None:
 
 
 def test_devices_do_what_devices_do() -> None:
-    """Sessions go from one transport to the other and back, in every way that PROTOCOL 4 knows."""
+    """Sessions go from one transport to the other and back, in every way that PROTOCOL 4 knows. That a device is told
+    of its take-over is rare: it has nearly always hung up before.
+    """
     sent: set[str] = set()
     ends: set[int] = set()
     vias: set[str] = set()
     present: set[bool] = set()
     qos: set[int] = set()
     reports = 0
-    for seed in range(8):
+    for seed in range(LOOK):
+        if seed >= 8 and Close.TAKEN_OVER in ends:
+            break
         world = run(PROFILES["devices"], seed)
         for _, _, what, data in world.lines:
             match what, data:

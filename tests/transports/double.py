@@ -144,6 +144,10 @@ class HubDouble:
     def ack(self, conn: Connection, seq: int | None, seqs: list[int] | None) -> None:
         self._note("ack", conn, seq, seqs)
 
+    def ack_lowest(self, conn: Connection, seq: int) -> bool:
+        """It is never that simple here: `ack` is told all."""
+        return False
+
     def nack(self, conn: Connection, seq: int, delay: float, why: str) -> None:
         self._note("nack", conn, seq, delay, why)
 

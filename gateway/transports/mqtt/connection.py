@@ -231,6 +231,12 @@ class Connection(Carrier):
             return
         if self.desk is not None:
             self.desk.heard(now)
+        elif self.plain is not None and self.held is None and self.acks is None:
+            # as most of what devices send: one PUBACK, of the message that is due
+            pid = self.reader.lone_puback(data)
+            if pid and self.on_lone_puback(pid):
+                server.packets_in += 1
+                return
         packets = self.reader.feed(data)
         server.packets_in += len(packets)
         if self.held is not None:

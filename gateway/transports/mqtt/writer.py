@@ -74,10 +74,11 @@ class Writer(asyncio.Protocol):
         if self.phase != LIVE:
             return
         if self.items is None:
-            self.items = items[:]
+            self.items = items
         else:
             self.items += items
-        self.touch()
+        if not self.dirty:
+            self.touch()
 
     # those left to the classes below
 
@@ -152,6 +153,9 @@ class Writer(asyncio.Protocol):
 
     def _lay_out(self) -> None:
         """Messages only as far as the peer takes them."""
+        items = self.items
+        if items is not None and self.heads is None and len(items) == 1 and self._lay_one(items[0]):
+            return
         pieces: list[bytes] = []
         answers = 0
         if self.heads is not None:
@@ -170,6 +174,31 @@ class Writer(asyncio.Protocol):
                 self.server.hub.written(self, settled)
         if pieces:
             self.write(pieces, answers)
+
+    def _lay_one(self, item: Item) -> bool:
+        """One message alone, as each of many devices gets them. False: it has to be looked at as one of several."""
+        plain = self.plain
+        if (
+            plain is None
+            or item.body is None
+            or self.paused
+            or not self.qos
+            or self.outstanding >= self.quota
+        ):
+            return False
+        server = self.server
+        packet = plain.publish(
+            item, server.now(), 1, bool(item.marks and (self.version == 4 or self.present))
+        )
+        if len(packet) > self.max_packet:
+            return False
+        self.items = item.body = None
+        self.outstanding += 1
+        self.top = item.seq
+        server.packets_out += 1
+        server.bytes_out += len(packet)
+        self.transport.write(packet)
+        return True
 
     def write(self, pieces: list[bytes], answers: int) -> None:
         """`answers`: how many of the bytes are no messages."""
@@ -250,6 +279,18 @@ class Writer(asyncio.Protocol):
             if self.items is not None:
                 self.touch()
         return count
+
+    def on_lone_puback(self, pid: int) -> bool:
+        """A PUBACK by itself. False: it is not that of the lowest message in flight, and nothing has happened."""
+        top = self.top
+        seq = top - (top - pid) % _IDS
+        if seq <= 0 or not self.server.hub.ack_lowest(self, seq):
+            return False
+        if self.outstanding:
+            self.outstanding -= 1
+            if self.items is not None:
+                self.touch()
+        return True
 
     def seq_of(self, pid: int) -> int:
         """The seq of a message that the device answers, by its packet id; 0: there is none. Its place in the quota is

@@ -238,6 +238,27 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(module._KNOWN) <= 10
 
 
+@given(
+    st.sampled_from([b"", b"\x40", b"\x40\x02\x00", bytes(3), b"\xf0\x00"]),
+    st.one_of(
+        st.builds(lambda pid: b"\x40\x02" + pid.to_bytes(2, "big"), st.integers(0, 0xFFFF)),
+        st.binary(min_size=3, max_size=5),
+        st.sampled_from([b"\xd0\x00\xd0\x00", b"\x41\x02\x00\x01", b"\x40\x02\x00\x01\x40"]),
+    ),
+    st.sampled_from([4, 5]),
+)
+def test_a_lone_puback_is_what_the_stream_has(before: bytes, data: bytes, version: int) -> None:
+    """Seen to fail where it forgets what came before, or that a packet id is not 0."""
+    r = reader((version, True))
+    r.feed(before)
+    pid = r.lone_puback(data)
+    if pid:
+        assert r.feed(data) == [pid]
+        assert r.error is None
+    elif not before and data[:2] == b"\x40\x02" and len(data) == 4:
+        assert data[2:] == bytes(2)
+
+
 def test_empty_chunks() -> None:
     r = reader(4, server=True)
     assert r.feed(b"") == []

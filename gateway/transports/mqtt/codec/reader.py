@@ -28,6 +28,7 @@ _CLIENT: Final = {version: Side(version, server=False) for version in (4, 5)}
 _CONNECT: Final = int(Kind.CONNECT)
 _PUBLISH: Final = int(Kind.PUBLISH)
 _PUBACK: Final = int(Kind.PUBACK)
+_BARE_PUBACK: Final = _PUBACK << 4
 
 # Good topics, so that each is looked at once; the same object has its hash ready for the caller's tables, too.
 _KNOWN: Final[dict[bytes, bytes]] = {}
@@ -136,6 +137,20 @@ class Reader:
                 self._kept = bytearray(data[pos:])
                 self._need = need
         return packets
+
+    def lone_puback(self, data: bytes) -> int:
+        """The packet id, where `data` is one bare PUBACK (3.4) that stands at the beginning of a packet. 0: it is not
+        that, `feed` has to look.
+        """
+        if (
+            len(data) != 4
+            or data[0] != _BARE_PUBACK
+            or data[1] != 2
+            or self._kept is not None
+            or self.error is not None
+        ):
+            return 0
+        return data[2] << 8 | data[3]
 
     def _header(self, kind: int, length: int, data: bytes, pos: int) -> tuple[int, int]:
         """A fixed header that is not the shortest and good: the offset behind it, and the length of what follows.
