@@ -253,7 +253,8 @@ class SimDevice(End):
                 self.gateway.hub.reject(self, seq, "0x83")
         elif seqs:
             self.gateway.world.ledger.acked(self, None, seqs)
-            self.gateway.hub.ack(self, None, seqs)
+            if len(seqs) != 1 or not self.gateway.hub.ack_lowest(self, seqs[0]):
+                self.gateway.hub.ack(self, None, seqs)
 
     def _on_disconnect(self, packet: dict[str, Any]) -> None:
         keep = packet.get("keep")

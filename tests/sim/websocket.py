@@ -126,7 +126,8 @@ class SimConnection(End):
                 self._hello(frame)
             case wire.Ack(seq=seq, seqs=seqs):
                 self.gateway.world.ledger.acked(self, seq, seqs)
-                hub.ack(self, seq, seqs)
+                if seqs is not None or seq is None or not hub.ack_lowest(self, seq):
+                    hub.ack(self, seq, seqs)
             case wire.Nack(seq=seq, delay=delay, why=why):
                 hub.nack(self, seq, delay, why)
             case wire.Reject(seq=seq, why=why):

@@ -249,7 +249,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_lone_puback_is_what_the_stream_has(before: bytes, data: bytes, version: int) -> None:
     """Seen to fail where it forgets what came before, or that a packet id is not 0."""
-    r = reader((version, True))
+    r = reader(version, server=True)
     r.feed(before)
     pid = r.lone_puback(data)
     if pid:
