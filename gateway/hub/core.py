@@ -124,7 +124,8 @@ class Core:
     def touch(self, conn: Connection) -> None:
         """Flush `conn` at the end of the turn."""
         self._dirty[conn] = None
-        self.wake()
+        if not self._turn:
+            self.wake()
 
     def touch_session(self, session: Session) -> None:
         """Work `session` at the end of the turn."""
@@ -147,7 +148,12 @@ class Core:
             or self.deadlines.known.get(session, NEVER) > session.ack_from + session.first_wait
         ):
             self._touched[session] = None
-        self.wake()
+        if not self._turn:
+            self.wake()
+
+    def begin_turn(self) -> None:
+        """`end_turn` is called at the end of what is being done."""
+        self._turn = True
 
     def end_turn(self) -> None:
         self._turn = False

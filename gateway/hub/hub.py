@@ -225,6 +225,15 @@ class Hub:
             self._failed(commit, error)
             return
         self.commits += 1
+        core.begin_turn()
+        try:
+            self._tell(commit)
+        finally:
+            core.end_turn()
+
+    def _tell(self, commit: Commit) -> None:
+        """All whom the commit concerns."""
+        core = self.core
         self.accepted.committed(commit)
         self.answers.settled(commit)
         for client, _, items in commit.binds:
@@ -235,7 +244,6 @@ class Hub:
         for read in commit.reads:
             read.then(read)  # type: ignore[arg-type]
         core.observer.committed(commit, (core.now() - commit.at) / 1000)
-        core.end_turn()
 
     def _failed(self, commit: Commit, error: Exception) -> None:
         """Nothing of this commit is known to be on disk, and nothing that memory built on it is true."""

@@ -122,7 +122,8 @@ class Conversation:
         else:
             self.items += items
         if not self.dirty:
-            self.touch()
+            self.dirty = True
+            self.server.hub.touch(self)
 
     def stored(self, ref: Any, id: int, dup: bool, status: int) -> None:
         """A publish of this connection is durable."""

@@ -78,7 +78,8 @@ class Writer(asyncio.Protocol):
         else:
             self.items += items
         if not self.dirty:
-            self.touch()
+            self.dirty = True
+            self.server.hub.touch(self)
 
     # those left to the classes below
 
@@ -142,8 +143,10 @@ class Writer(asyncio.Protocol):
 
     def write_out(self) -> None:
         """Lay out what is buffered and write it."""
+        items = self.items
         try:
-            self._lay_out()
+            if items is None or self.heads is not None or len(items) > 1 or not self._lay_one(items[0]):
+                self._lay_out()
         except (ValueError, TypeError, OverflowError) as error:
             # One message that cannot be laid out must not end the turn of all others. The end counts as unclean: a
             # message that does this again and again is dead at last (poison).
@@ -153,9 +156,6 @@ class Writer(asyncio.Protocol):
 
     def _lay_out(self) -> None:
         """Messages only as far as the peer takes them."""
-        items = self.items
-        if items is not None and self.heads is None and len(items) == 1 and self._lay_one(items[0]):
-            return
         pieces: list[bytes] = []
         answers = 0
         if self.heads is not None:
@@ -186,10 +186,10 @@ class Writer(asyncio.Protocol):
             or self.outstanding >= self.quota
         ):
             return False
-        server = self.server
-        packet = plain.publish(
-            item, server.now(), 1, bool(item.marks and (self.version == 4 or self.present))
-        )
+        server, old = self.server, self.version == 4
+        # 3.1.1 is not told how long a message is good
+        now = 0 if old else server.now()
+        packet = plain.publish(item, now, 1, bool(item.marks and (old or self.present)))
         if len(packet) > self.max_packet:
             return False
         self.items = item.body = None
