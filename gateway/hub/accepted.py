@@ -7,11 +7,11 @@ from gateway.engine.session import NEVER, Session, State
 from gateway.errors import Conflict, GatewayError
 from gateway.hub.core import Core
 from gateway.hub.intake import Intake
-from gateway.model import NORMAL, Hold, Item, Status
+from gateway.model import NORMAL, Hold, Item, Kind, Status
 
 _BOUND = int(Hold.BOUND)
 _WAITING = int(Hold.WAITING)
-_LIVE = State.LIVE
+_LIVE, _MESSAGE = State.LIVE, int(Kind.MESSAGE)
 _QUEUED, _SENT = int(Status.QUEUED), int(Status.SENT)
 
 
@@ -74,6 +74,7 @@ class Accepted:
         core, intake = self.core, self.intake
         twins = commit.twins
         appends, sinks, refs = commit.appends, commit.sinks, commit.refs
+        alike: dict[tuple[int, int], list[Item]] = {}
         for i in range(start, end):
             item = appends[i]
             session = core.session(item.client)
@@ -87,7 +88,10 @@ class Accepted:
             if sink is not None:
                 sink.stored(refs[i], item.id, False, item.status)
             self._place(item, session, now)
-            core.told(item, item.status, item.at)
+            if item.kind == _MESSAGE:
+                alike.setdefault((item.status, item.at), []).append(item)
+        for (status, at), items in alike.items():
+            core.told_all(items, status, at)
 
     def _place(self, item: Item, session: Session, now: int) -> None:
         core = self.core
