@@ -15,13 +15,14 @@ from websockets.protocol import OPEN, Protocol
 
 from gateway import wire
 from gateway.auth import Principal
-from gateway.model import Kind, Sub
+from gateway.model import Item, Kind, Sub
 from gateway.transports.conversation import CLOSING, JOINING, Conversation
 from gateway.transports.websocket.frames import Codec, header
 
 if TYPE_CHECKING:
     from gateway.transports.websocket.server import WebSocketServer
 
+_MESSAGE: Final = int(Kind.MESSAGE)
 # answers in one `ok` frame: at about 110 bytes each at most, a frame stays below 256 KiB
 OKS_A_FRAME: Final = 2048
 
@@ -75,6 +76,9 @@ class Writer(Conversation, asyncio.Protocol):
 
     def write_out(self) -> None:
         """Lay out what is buffered and write it, messages only as far as the peer takes them."""
+        items = self.items
+        if items is not None and len(items) == 1 and self._lay_one(items[0]):
+            return
         pieces: list[bytes] = []
         answers = 0
         if self.core.state is OPEN:
@@ -91,6 +95,29 @@ class Writer(Conversation, asyncio.Protocol):
             pieces += of_core
         if pieces:
             self.write(pieces, answers)
+
+    def _lay_one(self, item: Item) -> bool:
+        """One message alone, as each of many clients gets them. False: there is more to it."""
+        core = self.core
+        if (
+            self.heads is not None
+            or self.oks is not None
+            or self.paused
+            or item.body is None
+            or item.kind != _MESSAGE
+            or core.state is not OPEN
+            or core.extensions
+            or core.writes
+        ):
+            return False
+        server, codec = self.server, self.codec
+        payload = codec.encode(wire.frame(_MESSAGE, (wire.entry(item, server.hub.trace_root),)))
+        self.items = item.body = None
+        server.frames_out += 1
+        data = header(codec.first_byte, len(payload)) + payload
+        server.bytes_out += len(data)
+        self.transport.write(data)
+        return True
 
     def write(self, pieces: list[bytes], answers: int) -> None:
         """`answers`: how many of the bytes are no messages."""
