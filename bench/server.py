@@ -14,7 +14,6 @@ import tempfile
 import time
 import tomllib
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,17 +148,23 @@ class Server:
         await self.stop()
 
     async def spawn(self, *command: str, env: dict[str, str] | None = None) -> asyncio.StreamReader:
-        """Start it; returns its standard error, which `drain` takes once it listens."""
-        self.process = await asyncio.create_subprocess_exec(
-            *command,
-            env=os.environ | (env or {}),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        """Start it; returns its standard error, which `drain` takes once it listens.
+
+        It inherits its core: pinned after its start, threads that it has made by then would stay where they are, and
+        what counts its cores would have counted all.
+        """
+        before = os.sched_getaffinity(0)
         if self.core is not None:
-            # it may have ended at once: what it said tells why
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(self.process.pid, {self.core})
+            os.sched_setaffinity(0, {self.core})
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *command,
+                env=os.environ | (env or {}),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        finally:
+            os.sched_setaffinity(0, before)
         assert self.process.stderr is not None
         return self.process.stderr
 

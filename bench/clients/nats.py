@@ -1,7 +1,7 @@
 """The pipeline over NATS JetStream, in the client protocol of NATS: lines of text, bodies by their length.
 
-A client has a durable push consumer on its subject, acks each message by itself, and may have `window` unacked. A
-publisher gets a PubAck for each message in an inbox of its own.
+A client has a stream with a durable push consumer, acks each message by itself, and may have `window` unacked. A
+publisher gets a PubAck for each message in an inbox of its own, in the order of each stream.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bench.clients.ws import OnLost, ignore
-from bench.peers.nats import STREAM, Nats
+from bench.peers.nats import Nats
 from bench.pipeline import Body, Mark, Pipeline, Progress, spread
 from bench.server import Server
 
@@ -85,12 +85,12 @@ class NatsClient(asyncio.Protocol):
 
     async def receive(self, server: Nats) -> None:
         """Get what is published to it. Raises ConnectionError where the server does not want it, TimeoutError."""
-        stream, consumer = STREAM["name"], server.consumer(self.name)
-        await self._ask(f"$JS.API.STREAM.CREATE.{stream}", STREAM)
+        stream, consumer = server.stream(self.name), server.consumer(self.name)
+        await self._ask(f"$JS.API.STREAM.CREATE.{stream['name']}", stream)
         self.write(b"SUB %b 2\r\n" % consumer["deliver_subject"].encode())
         await self._ask(
-            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{self.name}",
-            {"stream_name": stream, "config": consumer},
+            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream['name']}.{consumer['durable_name']}",
+            {"stream_name": stream["name"], "config": consumer},
         )
 
     async def _ask(self, subject: str, request: dict[str, Any]) -> None:
@@ -153,9 +153,9 @@ class NatsPipeline(Pipeline):
         self.clients: list[NatsClient] = []
         self.senders: list[NatsClient] = []
         self.subjects = [server.topic_to(name) for name in self.names]
-        # the publishes that each publisher has written, and that were answered
+        # of each publisher: how many it has written, and the numbers of those that wait for their PubAck
         self.written = [0] * publishers
-        self.settled = [0] * publishers
+        self.waiting: list[set[int]] = [set() for _ in range(publishers)]
 
     async def connect(self) -> None:
         await spread(len(self.names), self._client)
@@ -179,6 +179,7 @@ class NatsPipeline(Pipeline):
     def send(self, publisher: int, batch: list[tuple[int, Body]]) -> None:
         sender, subjects, first = self.senders[publisher], self.subjects, self.written[publisher]
         self.written[publisher] = first + len(batch)
+        self.waiting[publisher].update(range(first, first + len(batch)))
         inbox = sender.inbox.encode()
         packets = []
         for n, (client, body) in enumerate(batch, first):
@@ -190,14 +191,15 @@ class NatsPipeline(Pipeline):
         skip = len(sender.inbox) + 1
 
         def on_messages(messages: list[Message]) -> None:
-            settled = self.settled[publisher]
+            waiting = self.waiting[publisher]
             for subject, _, payload in messages:
-                if int(subject[skip:]) != settled:
-                    self.fault("PubAck out of order")
+                number = int(subject[skip:])
+                if number in waiting:
+                    waiting.remove(number)
+                else:
+                    self.fault(f"a PubAck for {number}, which waits for none")
                 if b'"error"' in payload:
                     self.fault(payload.decode())
-                settled += 1
-            self.settled[publisher] = settled
             self.answered(publisher, len(messages))
 
         return on_messages

@@ -1,7 +1,8 @@
 """NATS with JetStream and its file store, as Debian packages it.
 
-One stream has a subject for each client, and a durable consumer for each. It keeps what is acked, as streams do by
-default: to drop it (`retention: workqueue`) costs it more, which would be no favour to it.
+Each client has a stream of its own, with a durable consumer: one stream for all, with a subject and a consumer for each
+client, costs it the more the more clients there are. A stream keeps what is acked, as streams do by default: to drop it
+(`retention: workqueue`) costs it more, which would be no favour to it.
 """
 
 import json
@@ -21,7 +22,6 @@ jetstream {{
   store_dir: "{folder}"
 {sync}}}
 """
-STREAM: dict[str, Any] = {"name": "BENCH", "subjects": ["to.*"], "storage": "file"}
 LISTENS = "Listening for client connections on "
 
 
@@ -51,8 +51,8 @@ class Nats(Peer):
         text = CONFIG.format(folder=self.folder.name, sync=self.sync)
         config = Path(self.folder.name) / "nats.conf"
         config.write_text(text)
-        made = json.dumps({"stream": STREAM, "consumer": self.consumer("<client>")}, indent=1)
-        self.configuration = f"{text}# made by the clients\n{made}\n"
+        made = json.dumps({"stream": self.stream("<client>"), "consumer": self.consumer("<client>")}, indent=1)
+        self.configuration = f"{text}# made by each client\n{made}\n"
         return [PROGRAM, "-c", str(config)], {}
 
     def listens(self, line: str) -> bool:
@@ -62,12 +62,15 @@ class Nats(Peer):
             self.url = f"nats://{where.strip()}"
         return "Server is ready" in line
 
+    def stream(self, client: str) -> dict[str, Any]:
+        """The configuration of the client's stream."""
+        return {"name": client, "subjects": [f"to.{client}"], "storage": "file"}
+
     def consumer(self, client: str) -> dict[str, Any]:
         """The configuration of the client's consumer."""
         return {
             "durable_name": client,
             "deliver_subject": f"deliver.{client}",
-            "filter_subject": f"to.{client}",
             "deliver_policy": "all",
             "ack_policy": "explicit",
             "max_ack_pending": self.window,

@@ -80,14 +80,8 @@ class Peer(Server):
         raise RuntimeError(f"{self.name} did not start: {said}")
 
     async def spawn(self, *command: str, env: dict[str, str] | None = None) -> asyncio.StreamReader:
-        """It inherits its core, so that it counts one and has no thread elsewhere."""
-        before = os.sched_getaffinity(0)
-        if self.core is not None:
-            os.sched_setaffinity(0, {self.core})
-        try:
-            return await super().spawn(*command, env=(env or {}) | {MARK: self.folder.name})
-        finally:
-            os.sched_setaffinity(0, before)
+        """It and all that it starts carry its mark."""
+        return await super().spawn(*command, env=(env or {}) | {MARK: self.folder.name})
 
     async def kill(self, how: int = signal.SIGKILL) -> None:
         """End all its processes; those that have left their parent are known by their environment."""
