@@ -18,7 +18,8 @@ BUSY = 0.9
 class Verdict(msgspec.Struct, frozen=True):
     """A target and what was reached. `hit` is None where it cannot be told: the leg that it refers to was not driven.
 
-    `value` and `bound` are shares of that leg's figure where the target names one.
+    `value` and `bound` are shares of that leg's figure where the target names one, and of the smallest figure where it
+    is along a parameter; then the row with the largest value of that parameter has the verdict.
     """
 
     target: Target
@@ -28,6 +29,9 @@ class Verdict(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """Such as `cpu_us 0.83 ≤ 1 × mosquitto's`."""
+        if self.target.along:
+            said = f"of largest to smallest {self.value:g}" if self.hit is not None else "of one case only"
+            return f"{self.target.figure} along {self.target.along}: {said} ≤ {self.bound:g}"
         if self.hit is None:
             return f"{self.target.figure} ≤ {self.bound:g} × {self.target.of}'s, which was not driven"
         sign = "≥" if self.target.least else "≤"
@@ -97,6 +101,9 @@ def _verdicts(row: Row, found: list[Row], disk: float) -> list[Verdict]:
         about = all(row.parameters.get(key) == value for key, value in target.where.items())
         if target.leg != row.leg or not about or target.figure not in row.figures:
             continue
+        if target.along:
+            verdicts += _along(row, target, found)
+            continue
         value, bound = row.figures[target.figure], max(target.bound, target.disk * disk)
         if target.of:
             ratio = ratio_to(row, found, target.of, target.figure)
@@ -106,6 +113,22 @@ def _verdicts(row: Row, found: list[Row], disk: float) -> list[Verdict]:
             hit = value >= bound if target.least else value <= bound
             verdicts.append(Verdict(target, value, round(bound, 3), hit))
     return verdicts
+
+
+def _along(row: Row, target: Target, found: list[Row]) -> list[Verdict]:
+    """Of the row that is furthest along the parameter: how much the figure differs over all of them."""
+    key = target.along
+
+    def others(of: Row) -> tuple[str, str, dict[str, Any]]:
+        return of.scenario, of.leg, {name: value for name, value in of.parameters.items() if name != key}
+
+    line = [of for of in found if others(of) == others(row) and target.figure in of.figures]
+    if row is not max(line, key=lambda of: of.parameters[key]):
+        return []
+    figures = [of.figures[target.figure] for of in line]
+    known = len(line) > 1 and min(figures) > 0
+    value = round(max(figures) / min(figures), 3) if known else 0.0
+    return [Verdict(target, value, target.bound, value <= target.bound if known else None)]
 
 
 def ratio_to(row: Row, found: list[Row], leg: str, figure: str = "cpu_us") -> float | None:

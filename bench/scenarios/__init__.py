@@ -1,6 +1,7 @@
 """The scenarios, by name, in the order in which they are run: those with the design's targets first."""
 
 from bench.scenarios.crash import CrashScenario
+from bench.scenarios.crowd import CrowdScenario
 from bench.scenarios.deadlines import DeadlinesScenario
 from bench.scenarios.drain import DrainScenario
 from bench.scenarios.fanout import FanoutScenario
@@ -9,6 +10,7 @@ from bench.scenarios.pipeline import PipelineScenario
 from bench.scenarios.restart import RestartScenario
 from bench.scenarios.scenario import Scenario
 from bench.scenarios.slow import SlowScenario
+from bench.scenarios.stored import StoredScenario
 from bench.scenarios.storm import StormScenario
 from bench.scenarios.trickle import TrickleScenario
 
@@ -20,6 +22,8 @@ SCENARIOS: dict[str, Scenario] = {
         StormScenario(),
         RestartScenario(),
         DeadlinesScenario(),
+        StoredScenario(),
+        CrowdScenario(),
         TrickleScenario(),
         FanoutScenario(),
         DrainScenario(),

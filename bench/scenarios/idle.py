@@ -4,12 +4,14 @@ import asyncio
 import resource
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
 from bench.clients.holder import End, Order
 from bench.ledger import Ledger
+from bench.legs import Leg
+from bench.pipeline import Progress
 from bench.scenarios.scenario import Parameters, Run, Scenario, Sweep, Target, verdict
 from bench.server import Server
 
@@ -62,26 +64,14 @@ class IdleScenario(Scenario):
         async with run.serve(p.window, None) as server:
             names = [f"{server.prefix}idle-{i}" for i in range(sessions)]
             before, cpu, start = server.rss(), server.cpu(), asyncio.get_running_loop().time()
-            mqtt5 = p.mqtt == "5" and run.leg.mqtt5
-            holders = [
-                Holder(server, run.leg.idle, mqtt5, names[i :: p.processes])
-                for i in range(min(p.processes, sessions))
-            ]
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for holder in holders:
-                        tasks.create_task(holder.start(lambda: run.progress(connected(holders), sessions)))
+            async with Holders(server, run.leg, p.mqtt, names, p.processes, run.progress) as holders:
                 connecting, connect_cpu = asyncio.get_running_loop().time() - start, server.cpu() - cpu
                 rss, cpu = server.rss(), server.cpu()
                 await asyncio.sleep(p.seconds)
                 idle_cpu = server.cpu() - cpu
-                ends = [await holder.end() for holder in holders]
-            finally:
-                for holder in holders:
-                    await holder.kill()
+                ends = await holders.end()
         ledger = Ledger(1)
-        if lost := sessions - sum(end.open for end in ends):
-            ledger.faults["connection lost"] = lost
+        lost_by(ends, sessions, ledger)
         return {
             "sessions": sessions,
             "rss_mib": round(rss / (1 << 20), 1),
@@ -138,5 +128,43 @@ class Holder:
             await self.process.wait()
 
 
-def connected(holders: list[Holder]) -> int:
-    return sum(holder.connected for holder in holders)
+
+class Holders:
+    """Idle sessions of these names, held by so many processes: `async with`, in which all are connected."""
+
+    def __init__(
+        self, server: Server, leg: Leg, mqtt: str, names: list[str], processes: int, progress: Progress
+    ) -> None:
+        mqtt5 = mqtt == "5" and leg.mqtt5
+        self.sessions = len(names)
+        self.progress = progress
+        self.holders = [
+            Holder(server, leg.idle, mqtt5, names[i::processes]) for i in range(min(processes, len(names)))
+        ]
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for holder in self.holders:
+                    tasks.create_task(holder.start(self._moved))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for holder in self.holders:
+            await holder.kill()
+
+    async def end(self) -> list[End]:
+        """What each had at its end. Raises RuntimeError where one has ended before."""
+        return [await holder.end() for holder in self.holders]
+
+    def _moved(self) -> None:
+        self.progress(sum(holder.connected for holder in self.holders), self.sessions)
+
+
+def lost_by(ends: list[End], sessions: int, ledger: Ledger) -> None:
+    """Sessions that are not there any more are a fault."""
+    if lost := sessions - sum(end.open for end in ends):
+        ledger.faults["connection lost"] += lost

@@ -1,28 +1,13 @@
 """restart: a gateway starts on a store in which a great deal is pending."""
 
 import asyncio
-import threading
 import time
-from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
-
 from bench.clients.ws import WebSocketPipeline
-from bench.pipeline import Body, Progress
+from bench.fill import fill
 from bench.scenarios.scenario import Parameters, Run, Scenario, Sweep, Target, verdict
 from bench.server import Gateway, peak_of
-from gateway.commit import Commit
-from gateway.ids import IdMaker
-from gateway.model import NORMAL, Item
-from gateway.stores import SqliteStore
-
-# rows of a commit
-BATCH = 10_000
-SENDER = "backend"
-TTL_MS = 86_400_000
-
-_encode = msgspec.json.Encoder().encode
 
 
 class RestartParameters(Parameters, frozen=True, kw_only=True):
@@ -68,7 +53,7 @@ class RestartScenario(Scenario):
         load = WebSocketPipeline(server, 1, p.looked, each * p.looked, p.size, run.progress)
         start = time.perf_counter()
         rows = [f"client-{i}" for i in range(p.clients)]
-        await asyncio.to_thread(write, server.data, rows, each, load.pad, run.progress)
+        await asyncio.to_thread(fill, server.data, rows, each * p.clients, load.pad, run.progress)
         written, start = time.perf_counter() - start, time.perf_counter()
         async with server:
             ready = time.perf_counter() - start
@@ -93,46 +78,3 @@ class RestartScenario(Scenario):
             "peak_mib": round(peak / (1 << 20), 1),
             "load_busy": round(busy, 2),
         } | verdict(ledger)
-
-
-def write(folder: Path, clients: list[str], each: int, pad: str, progress: Progress) -> None:
-    """A store with `each` messages for each client, written by the store itself. Blocks.
-
-    Raises RuntimeError where a commit fails.
-    """
-    folder.mkdir(mode=0o700, parents=True)
-    store = SqliteStore(folder, lambda call: call())
-    store.open()
-    try:
-        now = time.time_ns() // 1_000_000
-        ids = IdMaker()
-        commit = Commit()
-        for n in range(each):
-            for client in clients:
-                body = _encode(Body(0, n, 0.0, pad))
-                commit.appends.append(Item(ids.next(now), client, SENDER, NORMAL, now, now + TTL_MS, body))
-                commit.sinks.append(None)
-                commit.refs.append(None)
-                if len(commit.appends) == BATCH:
-                    _submit(store, commit, now)
-                    commit = Commit()
-            progress(n * len(clients), each * len(clients))
-        _submit(store, commit, now)
-    finally:
-        store.close()
-
-
-def _submit(store: SqliteStore, commit: Commit, now: int) -> None:
-    commit.at = now
-    done = threading.Event()
-    failed: list[Exception] = []
-
-    def on_done(_: Commit, error: Exception | None) -> None:
-        if error is not None:
-            failed.append(error)
-        done.set()
-
-    store.submit(commit, on_done)
-    done.wait()
-    if failed:
-        raise RuntimeError(f"the store could not be made: {failed[0]}")

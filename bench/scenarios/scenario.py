@@ -17,6 +17,10 @@ from bench.server import Server
 
 # pause of a client that could not connect, in seconds
 RETRY = 0.1
+# What "flat" is: the largest of the figures over the smallest. A quarter is what the medians of one and the same case
+# differ by on a shared machine; over three or four powers of ten what grows by any power of the size, or by a tenth for
+# each power of ten, is beyond it.
+FLAT = 1.25
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     leg, where  of which runs: those of the leg with these parameters
     bound       what the median must not be above (`least`: below)
     of          a leg: the bound is a share of what that one needed in the same case
+    along       a parameter: the bound is for the largest figure as a multiple of the smallest, over the leg's cases that
+                differ in this one alone
     disk        the bound is at least so many times the 99th percentile of the disk's fdatasync, in ms
     """
 
@@ -41,6 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     bound: float
     where: dict[str, Any] = {}
     of: str = ""
+    along: str = ""
     least: bool = False
     disk: float = 0.0
 
