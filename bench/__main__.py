@@ -24,7 +24,7 @@ from bench.harness import Deployment, Harness, Plan
 from bench.legs import LEGS
 from bench.scenarios import SCENARIOS
 from bench.server import KINDS
-from bench.summary import BUSY, Row, rows
+from bench.summary import BUSY, Row, rows, shown, varied
 
 # of the table, where there is no terminal to ask
 WIDTH = 170
@@ -114,9 +114,9 @@ def tables(found: list[Row]) -> list[Table]:
     out = []
     for name in dict.fromkeys(row.scenario for row in found):
         scenario, mine = SCENARIOS[name], [row for row in found if row.scenario == name]
-        varied = [key for key in mine[0].parameters if len({str(row.parameters[key]) for row in mine}) > 1]
+        keys = varied(mine)
         table = Table(title=f"{name}: {scenario.about}", title_justify="left")
-        for key in varied:
+        for key in keys:
             table.add_column(key, justify="right")
         table.add_column("server", no_wrap=True)
         for title in scenario.columns.values():
@@ -128,7 +128,7 @@ def tables(found: list[Row]) -> list[Table]:
         for row in mine:
             low, high = row.spread.get(first, (0.0, 0.0))
             table.add_row(
-                *(str(row.parameters[key]) for key in varied),
+                *(str(row.parameters[key]) for key in keys),
                 LEGS[row.leg].title,
                 *(_shown(key, row) for key in scenario.columns),
                 f"{low:.4g}–{high:.4g}" if row.runs > 1 else "",
@@ -140,11 +140,8 @@ def tables(found: list[Row]) -> list[Table]:
 
 
 def _shown(key: str, row: Row) -> str:
-    value = row.figures.get(key)
-    if value is None:
-        return ""
-    text = f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
-    return f"[yellow]{text}" if key == "load_busy" and value > BUSY else text
+    text = shown(row.figures.get(key))
+    return f"[yellow]{text}" if key == "load_busy" and row.figures.get(key, 0.0) > BUSY else text
 
 
 def _hits(row: Row) -> str:

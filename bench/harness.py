@@ -110,8 +110,9 @@ class Plan(msgspec.Struct):
         """All runs in their order."""
         for name in self.scenarios:
             scenario = SCENARIOS[name]
-            for case in self.cases(scenario):
-                for index in range(self.runs_of(scenario)):
+            # the cases in turn, too: growth from one to the next is told by what was run in the same minutes
+            for index in range(self.runs_of(scenario)):
+                for case in self.cases(scenario):
                     for leg in self.legs_of(scenario):
                         yield scenario, case, index, leg
 
@@ -146,10 +147,14 @@ class Harness:
 
     async def _one(self, scenario: Scenario, case: Parameters, index: int, leg: Leg) -> dict[str, Any]:
         bar = self.bars.add_task(f"{scenario.name}, {leg.title}, {_changed(case)} #{index + 1}", total=None)
+        started: list[Server] = []
+
+        def serve(window: int, env: dict[str, str] | None) -> Server:
+            started.append(self._server(leg, case, window, env))
+            return started[-1]
+
         run = Run(
-            leg,
-            lambda done, total: self.bars.update(bar, completed=min(done, total), total=total),
-            lambda window, env: self._server(leg, case, window, env),
+            leg, lambda done, total: self.bars.update(bar, completed=min(done, total), total=total), serve
         )
         head = {
             "scenario": scenario.name,
@@ -169,6 +174,8 @@ class Harness:
             return head | {"error": why, "ledger": {"clean": False, "faults": {why: 1}}}
         finally:
             self.bars.remove_task(bar)
+            for server in started:
+                self._note(leg, server)
         if self.plan.deployment is not None:
             found = {key: value for key, value in found.items() if key not in OF_SERVER}
         return head | found
@@ -176,24 +183,26 @@ class Harness:
     def _server(self, leg: Leg, case: Parameters, window: int, env: dict[str, str] | None) -> Server:
         at = self.plan.deployment
         if at is None:
-            server = leg.serve(window, env)
-        else:
-            fields = msgspec.structs.asdict(case)
-            most = max(
-                int(fields.get(name, 0)) for name in ("clients", "publishers", "connections", "sessions")
-            )
-            kinds = ("client", "publisher", "idle")
-            # other ones each time: who was deleted has no valid token for a second
-            prefix = f"bench-{secrets.token_hex(4)}-"
-            names = [f"{prefix}{kind}-{i}" for kind in kinds for i in range(most)]
-            server = Remote(window, at.urls, prefix, names, at.secret, at.key)
-        self.servers[leg.name] = {
-            "title": leg.title,
-            "version": leg.version() if at is None else "",
-            "configuration": server.configuration,
-            "promises": server.promises,
-        }
-        return server
+            return leg.serve(window, env)
+        fields = msgspec.structs.asdict(case)
+        most = max(int(fields.get(name, 0)) for name in ("clients", "publishers", "connections", "sessions"))
+        kinds = ("client", "publisher", "idle")
+        # other ones each time: who was deleted has no valid token for a second
+        prefix = f"bench-{secrets.token_hex(4)}-"
+        names = [f"{prefix}{kind}-{i}" for kind in kinds for i in range(most)]
+        return Remote(window, at.urls, prefix, names, at.secret, at.key)
+
+    def _note(self, leg: Leg, server: Server) -> None:
+        """What the leg's first server was; a peer knows its configuration when it was started."""
+        self.servers.setdefault(
+            leg.name,
+            {
+                "title": leg.title,
+                "version": leg.version() if self.plan.deployment is None else "",
+                "configuration": server.configuration,
+                "promises": server.promises,
+            },
+        )
 
 
 def _changed(case: Parameters) -> str:

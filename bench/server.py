@@ -283,6 +283,7 @@ class Behind(Gateway):
     def __init__(self, window: int, broker: Server, core: int | None = 0) -> None:
         super().__init__(window, core)
         self.broker = broker
+        self._own = self.configuration
         self.promises = (
             f"the gateway's own, by `ok`; the broker's PUBACK ({broker.promises}) counts for nothing"
         )
@@ -292,6 +293,7 @@ class Behind(Gateway):
         self.env["BOTGW_MQTT__BROKER__URL"] = self.broker.mqtt
         await super().start()
         self.mqtt = self.broker.mqtt
+        self.configuration = f"# mosquitto.conf\n{self.broker.configuration}# the gateway\n{self._own}"
 
     async def stop(self) -> None:
         await self.broker.stop()

@@ -74,6 +74,18 @@ def rows(result: dict[str, Any]) -> list[Row]:
     return found
 
 
+def varied(found: list[Row]) -> list[str]:
+    """The parameters that differ between these rows of one scenario."""
+    return [key for key in found[0].parameters if len({str(row.parameters[key]) for row in found}) > 1]
+
+
+def shown(value: float | None) -> str:
+    """A figure as tables have it; empty where there is none."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _row(runs: list[dict[str, Any]]) -> Row:
     first = runs[0]
     numbers = {

@@ -51,7 +51,9 @@ class Nats(Peer):
         text = CONFIG.format(folder=self.folder.name, sync=self.sync)
         config = Path(self.folder.name) / "nats.conf"
         config.write_text(text)
-        made = json.dumps({"stream": self.stream("<client>"), "consumer": self.consumer("<client>")}, indent=1)
+        made = json.dumps(
+            {"stream": self.stream("<client>"), "consumer": self.consumer("<client>")}, indent=1
+        )
         self.configuration = f"{text}# made by each client\n{made}\n"
         return [PROGRAM, "-c", str(config)], {}
 

@@ -44,6 +44,10 @@ class DrainScenario(Scenario):
         "server_busy": "busy",
         "load_busy": "load busy",
     }
+    notes = (
+        "`warm` messages are delivered before, so that what grows up to a limit of its own (SQLite's page "
+        "cache, 64 MiB) is not taken for the backlog's. The target is what an idle session may have."
+    )
     # what waits is in the store: a session may grow by no more than an idle one may have, however much waits for it
     targets = tuple(
         Target(leg=leg, figure="rss_per_session", bound=8192, where={"backlog": 1000})

@@ -128,7 +128,6 @@ class Holder:
             await self.process.wait()
 
 
-
 class Holders:
     """Idle sessions of these names, held by so many processes: `async with`, in which all are connected."""
 

@@ -52,6 +52,14 @@ class PipelineScenario(Scenario):
         "load_us": "load µs",
         "load_busy": "load busy",
     }
+    notes = (
+        "Each publisher keeps `window` messages unanswered (over HTTP: one, on each of `connections`) and "
+        "sends to the clients in turn, each of which may have `window` unacked. Under full load latency is "
+        "mostly time in queues; `at half` is on a schedule, at half the rate that was reached. MQTT is at "
+        "QoS 1, with persistent sessions. NATS has a stream with a durable consumer for each client: one "
+        "stream for all costs it more at each of these numbers of clients. The first messages of a stream "
+        "cost it more than later ones, which shows at 1000 clients."
+    )
     targets = (
         *(
             Target(leg=leg, figure="cpu_us", bound=bound, where={"clients": clients}, of="mosquitto")

@@ -37,8 +37,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     leg, where  of which runs: those of the leg with these parameters
     bound       what the median must not be above (`least`: below)
     of          a leg: the bound is a share of what that one needed in the same case
-    along       a parameter: the bound is for the largest figure as a multiple of the smallest, over the leg's cases that
-                differ in this one alone
+    along       a parameter: the bound is for the largest figure as a multiple of the smallest, over the leg's cases
+                that differ in this one alone
     disk        the bound is at least so many times the 99th percentile of the disk's fdatasync, in ms
     """
 
@@ -75,6 +75,7 @@ class Scenario:
     runs      how often each case is run, where nothing else is asked for
     timeout   of one run, in seconds
     columns   figures for the table, each with its heading; the first one's spread is shown
+    notes     what the reader of its figures has to know, for the report
     remote    whether it can drive a deployment by its URL
     """
 
@@ -87,6 +88,7 @@ class Scenario:
     targets: ClassVar[tuple[Target, ...]] = ()
     runs: ClassVar[int] = 1
     timeout: ClassVar[float] = 300.0
+    notes: ClassVar[str] = ""
     remote: ClassVar[bool] = False
 
     async def run(self, parameters: Any, run: Run) -> dict[str, Any]:
