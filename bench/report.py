@@ -167,7 +167,7 @@ def _targets(calls: list[Call], out: Path) -> str:
     unknown = [row.scenario for row, verdict in verdicts if verdict.hit is None]
     if unknown:
         names = ", ".join(dict.fromkeys(unknown))
-        lines += ["", f"Not told ({names}): what they compare with was not driven in the same call."]
+        lines += ["", f"Not told ({names}): what they compare with is not in the same result."]
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ class CrowdScenario(Scenario):
     sweeps: ClassVar[dict[str, Sweep]] = {
         "full": {"sessions": (10, 100, 1000, 10_000)},
         "quick": {"sessions": (10, 1000), "seconds": (3.0,)},
-        "smoke": {"sessions": (5, 50), "rate": (500.0,), "seconds": (0.3,)},
+        "smoke": {"sessions": (50,), "processes": (1,), "rate": (500.0,), "seconds": (0.3,)},
     }
     runs = 3
     columns: ClassVar[dict[str, str]] = {

@@ -36,7 +36,7 @@ class StoredScenario(Scenario):
     sweeps: ClassVar[dict[str, Sweep]] = {
         "full": {"stored": (1000, 10_000, 100_000, 1_000_000)},
         "quick": {"stored": (1000, 100_000)},
-        "smoke": {"stored": (200, 2000), "messages": (1000,)},
+        "smoke": {"stored": (2000,), "messages": (1000,)},
     }
     runs = 3
     columns: ClassVar[dict[str, str]] = {

@@ -1,5 +1,7 @@
 """What figures mean: percentiles, the schedule of a fixed rate, the gateway's histograms, the ledger, targets."""
 
+import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -131,6 +133,52 @@ def test_targets_are_shares_of_the_peer_or_plain_bounds() -> None:
     verdicts = {verdict.target.figure: verdict for verdict in own.targets}
     assert (verdicts["half_p99_ms"].hit, verdicts["half_p99_ms"].bound) == (True, 15.0)
     assert not verdicts["cpu_us"].hit
+
+
+def grown(**cpu: float) -> dict[str, Any]:
+    """A run of `stored` for each: a leg and how much was stored, the cost."""
+    runs = []
+    for name, value in cpu.items():
+        leg, _, stored = name.partition("_")
+        head = {"scenario": "stored", "leg": leg, "parameters": {"stored": int(stored), "size": 64}, "run": 0}
+        runs.append(head | {"cpu_us": value, "ledger": {"clean": True}})
+    return {"runs": runs, "machine": {}}
+
+
+def test_flat_is_told_of_the_largest_and_the_smallest_of_one_leg() -> None:
+    found = rows(grown(mqtt_1000=8.0, websocket_1000=4.0, mqtt_10=9.0, mqtt_100=10.0))
+    verdicts = {(row.leg, row.parameters["stored"]): row.targets for row in found}
+    # it stands where the most is stored, wherever that was run
+    [verdict] = verdicts["mqtt", 1000]
+    assert (verdict.value, verdict.hit) == (1.25, True)
+    assert not verdicts["mqtt", 10] + verdicts["mqtt", 100]
+    # of one case nothing can be told
+    [verdict] = verdicts["websocket", 1000]
+    assert verdict.hit is None
+    assert "one case" in verdict.text()
+    steeper = rows(grown(mqtt_10=10.1, mqtt_100=8.0))
+    assert [verdict.hit for row in steeper for verdict in row.targets] == [False]
+
+
+async def test_a_server_has_its_core_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned after its start (so it was), it was started with all cores."""
+    spawn, seen = asyncio.create_subprocess_exec, []
+
+    async def spawning(*args: Any, **named: Any) -> asyncio.subprocess.Process:
+        seen.append(os.sched_getaffinity(0))
+        return await spawn(*args, **named)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spawning)
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    stub = Gateway(64, core)
+    try:
+        stderr = await stub.spawn("/bin/sh", "-c", "exit 0")
+        assert await stderr.read() == b""
+    finally:
+        await stub.stop()
+    assert seen == [before if stub.core is None else {core}]
+    assert os.sched_getaffinity(0) == before
 
 
 def test_options_take_the_place_of_a_sweep() -> None:
