@@ -7,6 +7,7 @@ background is white, so that it can be read on a dark page, too; text stays text
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,12 +17,13 @@ os.environ["MPLBACKEND"] = "svg"
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bench.legs import LEGS
 from bench.summary import Row, Verdict, ratio_to
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "bot-gateway",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -129,7 +131,7 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="svg", metadata=METADATA, bbox_inches="tight")
 
 
-def _look(leg: str) -> dict[str, object]:
+def _look(leg: str) -> dict[str, Any]:
     """The gateway's lines are the thick ones."""
     at = list(LEGS).index(leg)
     return {
@@ -239,7 +241,7 @@ def _percentiles(panels: dict[float, list[Row]]) -> Figure:
     """A panel for each number of clients."""
     figure = Figure(figsize=(3.2 * len(panels) + 1.2, 4.2))
     axes: Axes | None = None
-    legs: dict[str, object] = {}
+    legs: dict[str, Line2D] = {}
     for at, (clients, rows) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), at, sharey=axes)
         for row in rows:
