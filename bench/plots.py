@@ -218,6 +218,7 @@ def _log(axes: Axes, least: float) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
         axes.set_yscale("symlog", linthresh=1000)
+        axes.yaxis.set_major_locator(FixedLocator([0, *(10**n for n in range(3, 10))]))
     axes.yaxis.set_major_formatter(FuncFormatter(_number))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
