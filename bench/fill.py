@@ -1,5 +1,6 @@
 """A gateway's store that holds a great deal before its gateway starts, written by the store itself."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -62,6 +63,8 @@ def fill(
             _submit(store, _appending(items), now)
     finally:
         store.close()
+    # what the kernel has yet to write of it is not for the gateway to wait for
+    os.sync()
 
 
 def _appending(items: list[Item]) -> Commit:

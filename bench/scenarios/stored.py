@@ -22,8 +22,8 @@ class StoredParameters(Parameters, frozen=True, kw_only=True):
     away: int = 100
     clients: int = 10
     publishers: int = 2
-    messages: int = 40_000
-    seconds: float = 3.0
+    messages: int = 100_000
+    seconds: float = 4.0
     window: int = 500
     size: int = 64
 
