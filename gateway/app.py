@@ -6,6 +6,7 @@ import random
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from gateway.transports.websocket import WebSocketServer
 
 # the writer thread takes the interpreter back after each statement; while the loop is busy this is how long it waits
 SWITCH_INTERVAL = 0.0005
-LAG_PERIOD = 0.1
+# seconds between the moments at which it is looked how late the loop is
+LAG_PERIOD = 0.02
 # containers made, and not freed, between two looks for cycles among the young
 GC_YOUNG = 20_000
 # between the last connection's end and the last commit
@@ -146,12 +148,19 @@ class Gateway:
         return f"{scheme}://{_host(self.config.mqtt.listen)}:{self.mqtt.port}"
 
     def _watch_lag(self) -> None:
+        """On a schedule that does not wait for the loop: a loop that stands still for a second is late for all that was
+        due in it.
+        """
         loop = asyncio.get_running_loop()
-        due = loop.time() + LAG_PERIOD
+        due = time.monotonic() + LAG_PERIOD
 
         def late() -> None:
-            self.watch.lag(round((loop.time() - due) * 1000))
-            self._watch_lag()
+            nonlocal due
+            now = time.monotonic()
+            while due <= now:
+                self.watch.lag(int((now - due) * 1000))
+                due += LAG_PERIOD
+            self._lag = loop.call_later(due - now, late)
 
         self._lag = loop.call_later(LAG_PERIOD, late)
 

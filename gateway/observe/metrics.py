@@ -25,6 +25,8 @@ from gateway.observe.log import get_logger
 from gateway.wire import trace_of
 
 LATENCY_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000, 600_000, 86_400_000)
+# fine around what a user begins to feel
+LAG_MS = (1, 2, 5, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 5000, 10_000, 60_000)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -71,7 +73,7 @@ class Watch:
         self.ack_ms = Buckets(LATENCY_MS)
         self.commit_ms = Buckets(LATENCY_MS)
         self.commit_size = Buckets(SIZES)
-        self.lag_ms = Buckets(LATENCY_MS)
+        self.lag_ms = Buckets(LAG_MS)
         self.trace_root = ""
 
     def committed(self, commit: Commit, seconds: float) -> None:
@@ -91,7 +93,7 @@ class Watch:
         self.attempts[key] = self.attempts.get(key, 0) + 1
 
     def lag(self, elapsed: int) -> None:
-        """The loop came `elapsed` ms late to a timer."""
+        """The loop came `elapsed` ms late to a moment at which something was due."""
         self.lag_ms.add(elapsed)
 
     def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None:
