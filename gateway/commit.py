@@ -398,11 +398,13 @@ class Commit:
        `settled` is the hub's.
     4. `ops`, in order.
     5. `reads`, after the commit, in order.
+
+    `joins` is the hub's: how many clients are welcomed after it.
     """
 
     __slots__ = (
-        "appends", "at", "binds", "collapsed", "failed", "keys", "ops", "reads", "refs", "runs", "settled", "settles",
-        "sinks", "twins",
+        "appends", "at", "binds", "collapsed", "failed", "joins", "keys", "ops", "reads", "refs", "runs", "settled",
+        "settles", "sinks", "twins",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -422,6 +424,7 @@ class Commit:
         self.reads: list[Read] = []
         self.failed: list[Callable[[GatewayError], None]] = []  # told when the commit fails
         self.at = 0  # the hub's clock at submission
+        self.joins = 0
 
     def __bool__(self) -> bool:
         return bool(self.appends or self.binds or self.settles or self.ops or self.reads)

@@ -3,11 +3,12 @@
 Everything runs on one thread. Within a turn of the loop the flows put what must become durable into `commit`
 and name the sessions and connections that they touched; at the turn's end each touched session is worked once,
 each touched connection is written once, and the commit is submitted unless one is under way: then it goes on
-filling (group commit).
+filling (group commit). Of very many a turn takes the first; the rest has the next.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
 from gateway.config import Config
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # a turn handles at most this many due deadlines before others have their turn
 DUE_A_TURN = 1000
+# a turn works at most this many sessions, and writes at most this many connections, before others have their turn
+TOUCHED_A_TURN = 1000
 
 
 class Flow(Protocol):
@@ -40,6 +43,14 @@ class Taker(Protocol):
     """What other flows ask of the intake."""
 
     def add(self, commit: Commit, session: Session, item: Item, sink: Sink | None, ref: object) -> None: ...
+
+
+def first_of(many: dict[Any, None]) -> dict[Any, None]:
+    """Take the first of them out, as many as a turn has time for."""
+    some = dict.fromkeys(islice(many, TOUCHED_A_TURN))
+    for each in some:
+        del many[each]
+    return some
 
 
 def ms(seconds: float) -> int:
@@ -158,7 +169,11 @@ class Core:
     def end_turn(self) -> None:
         self._turn = False
         if self._touched:
-            touched, self._touched = self._touched, {}
+            touched = self._touched
+            if len(touched) > TOUCHED_A_TURN:
+                touched = first_of(touched)
+            else:
+                self._touched = {}
             deadlines, known = self.deadlines, self.deadlines.known
             work = self.flow.work
             for session in touched:
@@ -171,11 +186,17 @@ class Core:
         # the disk works while the connections are written
         self.submit()
         if self._dirty:
-            dirty, self._dirty = self._dirty, {}
+            dirty = self._dirty
+            if len(dirty) > TOUCHED_A_TURN:
+                dirty = first_of(dirty)
+            else:
+                self._dirty = {}
             for conn in dirty:
                 conn.flush()
             self.submit()
         self.arm()
+        if self._touched or self._dirty:
+            self.wake()
         if self.quiet is not None:
             self._notice_quiet()
 
@@ -184,7 +205,7 @@ class Core:
         if self.quiet is None:
             return
         connections, call = self.quiet
-        busy = not self.down and (self.busy or bool(self.commit))
+        busy = not self.down and (self.busy or bool(self.commit) or bool(self._touched))
         if not busy and not (connections and self.conns):
             self.quiet = None
             call()

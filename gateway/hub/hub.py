@@ -14,7 +14,8 @@ a start: publishers are told, connections closed (4000, resume), sessions forgot
 it can commit again, and everything is loaded anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from gateway.auth.principal import Principal
@@ -41,6 +42,8 @@ from gateway.ports import Connection, Custodian, Observer, Outbound, Scheduler, 
 REOPEN_MS = 500
 # the clock is compared with the wall this often
 ANCHOR_MS = 1000
+# connections that are asked to leave between which others have their turn
+LEAVES_A_TURN = 200
 
 
 class Hub:
@@ -310,14 +313,22 @@ class Hub:
         """Take nothing new; ask every client to come back elsewhere, spread over the configured range; close
         what is left then.
         """
+        self.core.draining = True
+        self._send_away(iter(list(self.core.conns)))
+
+    def _send_away(self, conns: Iterator[Connection]) -> None:
         core = self.core
-        core.draining = True
         low, high = core.config.drain.after
-        for conn in list(core.conns):
+        some = list(islice(conns, LEAVES_A_TURN))
+        for conn in some:
+            if conn not in core.conns:
+                continue
             conn.goaway(low, high, "drain")
             core.touch(conn)
             when = ms(low + core.rng.random() * max(core.config.drain.timeout - low, 0))
             core.scheduler.at(core.now() + when, lambda conn=conn: self._close(conn))  # type: ignore[misc]
+        if some:
+            core.scheduler.soon(lambda: self._send_away(conns))
 
     def _close(self, conn: Connection) -> None:
         if conn in self.core.conns:
@@ -362,6 +373,7 @@ class Hub:
             "clock_steps": self.clock_steps,
             "due_lateness_ms": self.due.lateness,
             "connections": len(core.conns),
+            "joins_waiting": self.delivery.joining.waiting,
             "queued": queued,
             "queue_deepest": deepest,
             "in_flight": in_flight,

@@ -2,11 +2,13 @@
 token.
 
 1. the session leaves LIVE (an older connection is closed), so that nothing more is bound on an insert
-2. when the last commit with binds of it is through, everything that the hello changes goes into one commit
+2. when the last commit with binds of it is through, everything that the hello changes goes into one commit; a commit
+   has room for so many of them, the rest waits for the next, first come first served
 3. after it: the bodies of the window are there, the session goes LIVE, `welcome` and the window go out
 """
 
 import hashlib
+from itertools import islice
 from typing import Any
 
 from gateway.auth.principal import Principal
@@ -19,6 +21,9 @@ from gateway.ports import Attach, Connection
 from gateway.wire import Hello
 
 NO_HELLO = Hello()
+# What is done when a commit is through is done in one turn of the loop: ten thousand clients that come back at once
+# must not be ten thousand welcomes in a row, for which all others wait.
+JOINS_A_COMMIT = 128
 
 
 class Join:
@@ -55,6 +60,8 @@ class Joining:
         self._joins: dict[str, Join] = {}  # the latest hello of each client that is not welcomed yet
         self._running: dict[str, Join] = {}  # whose commit is under way; perhaps an older one
         self._client_of: dict[Connection, str] = {}
+        # who waits for room in a commit; where somebody does, one with joins is being filled or under way
+        self._queue: dict[str, None] = {}
         self.resumed = 0
         self.begun = 0
 
@@ -102,14 +109,41 @@ class Joining:
         self.proceed(session)
 
     def proceed(self, session: Session) -> None:
-        """Go on with the join of a session, as soon as nothing is being bound and no older join is being
-        committed.
+        """Go on with the join of a session, as soon as nothing is being bound, no older join is being committed, and
+        those before it have gone on.
         """
-        join = self._joins.get(session.client)
-        if join is None or session.client in self._running or session.binding:
+        client = session.client
+        if client not in self._joins or client in self._running or session.binding:
             return
-        self._running[session.client] = join
+        if self._queue or not self._room():
+            self._queue[client] = None
+        else:
+            self._commit(session)
+
+    @property
+    def waiting(self) -> int:
+        """Hellos that wait for room in a commit."""
+        return len(self._queue)
+
+    def _room(self) -> int:
+        """How many more joins the commit takes that is being filled."""
+        return JOINS_A_COMMIT - self.core.commit.joins
+
+    def _next(self) -> None:
+        """As many of those who wait as the commit that is being filled has room for."""
+        while self._queue and (room := self._room()):
+            for client in list(islice(self._queue, room)):
+                del self._queue[client]
+                session = self.core.sessions.get(client)
+                # who is being bound, or committed, comes again when that is through
+                if session is not None and client not in self._running and not session.binding:
+                    self._commit(session)
+
+    def _commit(self, session: Session) -> None:
+        """Put into the commit what a join changes."""
         core = self.core
+        core.commit.joins += 1
+        join = self._running[session.client] = self._joins[session.client]
         now = core.now()
         proven = None
         if join.attach is None:
@@ -189,6 +223,7 @@ class Joining:
 
     def _ready(self, session: Session, join: Join, read: ReadItems) -> None:
         """The commit is through: the session is what its row says."""
+        self._next()
         core = self.core
         client = session.client
         del self._running[client]
@@ -311,6 +346,7 @@ class Joining:
         client = self._client_of.pop(conn, None)
         if client is None:
             return
+        self._queue.pop(client, None)
         self._void(self._joins.pop(client), self.core.session(client))
         if client not in self._running:
             self._leave(self.core.session(client))
@@ -331,3 +367,4 @@ class Joining:
         self._joins.clear()
         self._running.clear()
         self._client_of.clear()
+        self._queue.clear()

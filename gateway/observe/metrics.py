@@ -141,6 +141,7 @@ _HUB = {
     "clock_steps": ("clock_steps", "Forward steps of the wall clock that were followed.", True, 1),
     "due_lateness_ms": ("due_lateness_seconds", "How late the last due row was looked at.", False, 0.001),
     "connections": ("connections", "Open connections.", False, 1),
+    "joins_waiting": ("joins_waiting", "Hellos that wait for room in a commit.", False, 1),
     "queued": ("messages_queued", "Messages waiting for their clients.", False, 1),
     "queue_deepest": ("queue_deepest", "Messages waiting for the client with the most.", False, 1),
     "in_flight": ("messages_in_flight", "Messages bound to a seq and unsettled.", False, 1),

@@ -4,7 +4,10 @@ Every connection stands in at most one slot, the tick at which it must be looked
 says when the next one must be. What happens meanwhile (a byte that came in) moves nothing here: the look finds it.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
+
+# looks between which others have their turn: a heartbeat that is due is a write
+LOOKS: Final = 100
 
 
 class Timed(Protocol):
@@ -20,7 +23,9 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """A look is never early, and late by less than `tick` ms if `turn` is called every `tick` ms."""
+    """A look is never early, and late by less than `tick` ms if `turn` is called every `tick` ms, and again at once
+    where it says so.
+    """
 
     __slots__ = ("_slots", "_tick")
 
@@ -45,14 +50,21 @@ class Wheel:
             members.discard(member)
         member.slot = 0
 
-    def turn(self, now: int) -> None:
-        """Look at all whose time has come. An error ends the one whose look it was; the others are seen next turn."""
+    def turn(self, now: int) -> bool:
+        """Look at those whose time has come, at so many; whether there are more. An error ends the one whose look it
+        was; the others are seen next turn.
+        """
         last = now // self._tick
+        left = LOOKS
         for slot in sorted(s for s in self._slots if s <= last):
             members = self._slots[slot]
             while members:
+                if not left:
+                    return True
+                left -= 1
                 self._look(members.pop(), now)
             del self._slots[slot]
+        return False
 
     def _look(self, member: Timed, now: int) -> None:
         member.slot = 0

@@ -23,6 +23,7 @@ from gateway.transports.mqtt.plain import read_publish, reason_of
 from gateway.transports.mqtt.topics import Refusal
 from gateway.transports.mqtt.wills import NOTHING_RETAINED, Will
 from gateway.transports.peers import peer_address
+from gateway.transports.slices import DOORS
 from gateway.transports.sockets import end_stream
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ MAX_CONNECT: Final = 128 * 1024
 _MAX_SIZE: Final = 1 << 28  # of any packet
 
 # states
-_READING, _CHECKING, _LINGERING, _DONE = range(4)
+_READING, _WAITING, _CHECKING, _LINGERING, _DONE = range(5)
 
 
 class Refused(Exception):
@@ -80,14 +81,27 @@ class Admission(asyncio.Protocol):
             return
         packets = self.reader.feed(data)
         self.server.packets_in += len(packets)
-        if self.state == _CHECKING:
+        if self.state != _READING:
+            # a device may be ahead of the answer, but not by much
             self.rest += packets
+            self.transport.pause_reading()
             return
         if packets:
             self.rest = packets[1:]
-            self._read(cast(Connect, packets[0]))
+            self.state = _WAITING
+            connect = cast(Connect, packets[0])
+            self.server.slices.run(DOORS, lambda: self._take_turn(connect))
         elif self.reader.error is not None:
             self._unreadable(self.reader.error)
+
+    def _take_turn(self, connect: Connect) -> None:
+        """Its CONNECT is looked at now, unless it has gone."""
+        if self.state != _WAITING or self.transport.is_closing():
+            return
+        self.state = _READING
+        if self.rest:
+            self.transport.resume_reading()
+        self._read(connect)
 
     def eof_received(self) -> None:
         """Nobody waits for an answer any more; the transport closes itself."""
@@ -104,6 +118,10 @@ class Admission(asyncio.Protocol):
             return self.deadline
         if self.state == _CHECKING:
             self._refuse(self.reader.version, Reason.SERVER_UNAVAILABLE, "the token could not be checked")
+            return self.deadline
+        if self.state == _WAITING:
+            # the time is ours, not the device's
+            self.deadline = now + self.server.connect_ms
             return self.deadline
         if self.state == _READING:
             # [MQTT-3.1.0]: without a CONNECT there is nothing to answer

@@ -244,11 +244,6 @@ class Connection(Carrier):
         else:
             self._take(packets)
 
-    def eof_received(self) -> None:
-        """The peer's half is closed; without a DISCONNECT that is a loss. The transport closes itself."""
-        if self.phase < CLOSING:
-            self.lost()
-
     def _take(self, packets: list[Packet]) -> None:
         """Packets in order; the rest waits as soon as something has to be known first."""
         at, end = 0, len(packets)

@@ -21,6 +21,7 @@ from gateway.transports.mqtt.codec import Malformed, P, Props, Reason
 from gateway.transports.mqtt.codes import BLAMELESS, BY_ADMINISTRATOR, CLOSES, fitted, in_connack, label
 from gateway.transports.mqtt.wills import Will
 from gateway.transports.mqtt.writer import CLOSING, GONE, JOINING, LIVE, Writer
+from gateway.transports.slices import ENDS
 from gateway.transports.sockets import end_stream
 
 if TYPE_CHECKING:
@@ -268,8 +269,27 @@ class Life(Writer):
         self.deadline = self.server.now() + CLOSE_WAIT
         self.server.wheel.put(self, self.deadline)
 
+    def eof_received(self) -> bool:
+        """The peer's half is closed; without a DISCONNECT that is a loss. False: the transport closes itself."""
+        if self.phase >= CLOSING:
+            return False
+        # nothing more is bound for it
+        self.writable = False
+        self.server.slices.run(ENDS, self._half_closed)
+        return self.phase < CLOSING and self.transport.can_write_eof()
+
+    def _half_closed(self) -> None:
+        if self.phase < CLOSING:
+            self.lost()
+        if not self.transport.is_closing():
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
+        self.writable = False
+        self.server.slices.run(ENDS, self._gone)
+
+    def _gone(self) -> None:
         if self.phase < CLOSING:
             self.lost()
         self.phase = GONE

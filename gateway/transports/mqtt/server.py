@@ -20,6 +20,7 @@ from gateway.transports.mqtt.life import CLOSE_WAIT, Life
 from gateway.transports.mqtt.topics import Topics
 from gateway.transports.mqtt.uplink import Uplink
 from gateway.transports.mqtt.wills import Wills
+from gateway.transports.slices import Slices
 from gateway.transports.tls import tls_context
 from gateway.transports.wheel import Wheel
 
@@ -57,6 +58,7 @@ class MqttServer:
         self.authenticator = authenticator
         self.now = hub.scheduler.now
         self.loop = asyncio.get_running_loop()
+        self.slices = Slices(self.loop)
         self.port = 0
         self.topics = Topics(mqtt.prefix)
         self.reference = mqtt.server_reference
@@ -190,6 +192,7 @@ class MqttServer:
         return {
             "sockets": len(self._sockets),
             "connections": len(connections),
+            "waiting": self.slices.waiting,
             "unwritable": sum(1 for c in connections if c.paused),
             "unread": sum(1 for c in connections if c.stopped),
             "packets_in": self.packets_in,
@@ -334,7 +337,8 @@ class MqttServer:
             # the loop was held up, or the clock was put forward: nobody could be heard
             self.awake_since = self.framing.awake_since = now
         self._turned = now
-        self.wheel.turn(now)
+        if self.wheel.turn(now):
+            self.loop.call_soon(self.turn)
 
 
 def _ms(seconds: float) -> int:

@@ -27,6 +27,7 @@ from gateway.transports.conversation import (
     Handler,
 )
 from gateway.transports.frames import read_frame
+from gateway.transports.slices import JOINS
 from gateway.transports.websocket.frames import Codec
 from gateway.transports.websocket.life import Life
 from gateway.transports.websocket.reader import FrameReader
@@ -76,11 +77,6 @@ class Connection(Life):
             self._core_ended()
         elif core.writes:
             self.touch()
-
-    def eof_received(self) -> None:
-        """The peer's half is closed; without a close frame that is a loss. The transport closes itself."""
-        if self.phase < CLOSING:
-            self.lost()
 
     def _still_closing(self) -> None:
         """Nothing counts any more but the peer's close frame."""
@@ -150,12 +146,22 @@ class Connection(Life):
             raise Conflict("this connection has had its hello", code="hello_again")
         self.phase = JOINING
         self.deadline = self.server.now() + WELCOME_WAIT
-        if hello.token is not None:
-            self._check(hello.token, hello)
-        elif self.principal is not None:
-            self._join(self.principal, hello)
-        else:
-            raise Unauthorized("send a token, at the handshake or in hello", field="$.token")
+        self._hold()
+        self.server.slices.run(JOINS, lambda: self._take_turn(hello))
+
+    def _take_turn(self, hello: wire.Hello) -> None:
+        """Its hello is looked at now, unless it has gone."""
+        if self.phase != JOINING:
+            return
+        try:
+            if hello.token is not None:
+                self._check(hello.token, hello)
+            elif self.principal is not None:
+                self._join(self.principal, hello)
+            else:
+                raise Unauthorized("send a token, at the handshake or in hello", field="$.token")
+        except GatewayError as error:
+            self.fail(error)
 
     def _on_token(self, frame: wire.NewToken) -> None:
         self._check(frame.token, None)

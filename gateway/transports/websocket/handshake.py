@@ -29,6 +29,7 @@ from gateway.errors import Forbidden, GatewayError, Invalid, Limited, NotFound, 
 from gateway.transports.mqtt.overws import SUBPROTOCOL as MQTT
 from gateway.transports.mqtt.overws import WebSocketPipe
 from gateway.transports.peers import client_address, peer_address
+from gateway.transports.slices import DOORS
 from gateway.transports.sockets import end_stream
 from gateway.transports.websocket.connection import Connection
 from gateway.transports.websocket.frames import JSON_CODEC, MSGPACK_CODEC
@@ -52,7 +53,7 @@ core_log = logging.getLogger("gateway.websocket.core")
 core_log.setLevel(logging.WARNING)
 
 # states
-_READING, _CHECKING, _LINGERING, _DONE = range(4)
+_READING, _WAITING, _CHECKING, _LINGERING, _DONE = range(5)
 
 
 class _Core(ServerProtocol):
@@ -105,7 +106,9 @@ class Handshake(asyncio.Protocol):
             return
         scanned = len(self.buffer)
         self.buffer += data
-        if self.state == _CHECKING:
+        if self.state != _READING:
+            # a client may be ahead of the answer, but not by much
+            self.transport.pause_reading()
             return
         end = self.buffer.find(_END, max(0, scanned - 3))
         if end < 0 and len(self.buffer) > MAX_HEAD:
@@ -113,11 +116,21 @@ class Handshake(asyncio.Protocol):
         elif end >= 0:
             head = bytes(self.buffer[: end + 4])
             del self.buffer[: end + 4]
-            self._read(head)
+            self.state = _WAITING
+            self.server.slices.run(DOORS, lambda: self._take_turn(head))
+
+    def _take_turn(self, head: bytes) -> None:
+        """Its request is read now, unless it has gone."""
+        if self.state != _WAITING or self.transport.is_closing():
+            return
+        self.state = _READING
+        if self.buffer:
+            self.transport.resume_reading()
+        self._read(head)
 
     def eof_received(self) -> None:
         """Nobody waits for an answer any more; the transport closes itself."""
-        if self.state == _READING and self.buffer:
+        if self.state == _WAITING or (self.state == _READING and self.buffer):
             self.server.count_handshake("lost")
         self.state = _DONE
 
@@ -127,6 +140,10 @@ class Handshake(asyncio.Protocol):
 
     def look(self, now: int) -> int:
         if now < self.deadline:
+            return self.deadline
+        if self.state == _WAITING:
+            # the time is ours, not the client's
+            self.deadline = now + self.server.hello_ms
             return self.deadline
         if self.state == _READING:
             self._refuse(GatewayError("no request in time", code="handshake_timeout", http=408))

@@ -17,6 +17,7 @@ from gateway.errors import Close, GatewayError, Unauthorized, Unavailable
 from gateway.observe.log import get_logger
 from gateway.transports.conversation import BLAMELESS, CLOSING, GONE, INTERNAL, JOINING, LIVE, NEW
 from gateway.transports.frames import close_code
+from gateway.transports.slices import ENDS
 from gateway.transports.sockets import end_stream
 from gateway.transports.websocket.frames import Codec
 from gateway.transports.websocket.writer import Writer
@@ -222,8 +223,26 @@ class Life(Writer):
         self.server.wheel.put(self, self.deadline)
         self.tell_hub()
 
+    def eof_received(self) -> bool:
+        """The peer's half is closed; without a close frame that is a loss. False: the transport closes itself."""
+        if self.phase >= CLOSING:
+            return False
+        # nothing more is bound for it
+        self.writable = False
+        self.server.slices.run(ENDS, self._half_closed)
+        return self.phase < CLOSING and self.transport.can_write_eof()
+
+    def _half_closed(self) -> None:
+        if self.phase < CLOSING:
+            self.lost()
+        self.hang_up()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
+        self.writable = False
+        self.server.slices.run(ENDS, self._gone)
+
+    def _gone(self) -> None:
         if self.phase < CLOSING:
             self.lost()
         self.phase = GONE

@@ -16,6 +16,7 @@ from gateway.errors import Close, ConfigError
 from gateway.observe.log import get_logger
 from gateway.transports.hub import HubSessions
 from gateway.transports.peers import networks
+from gateway.transports.slices import Slices
 from gateway.transports.tls import tls_context
 from gateway.transports.websocket.handshake import Handshake
 from gateway.transports.websocket.life import CLOSE_WAIT, Life
@@ -60,6 +61,7 @@ class WebSocketServer:
         self.rng = rng
         self.now = hub.scheduler.now
         self.loop = asyncio.get_running_loop()
+        self.slices = Slices(self.loop)
         self.port = 0
         self.mqtt: MqttServer | None = None  # who serves /mqtt
         # limits and times, in bytes and ms
@@ -171,6 +173,7 @@ class WebSocketServer:
         return {
             "sockets": len(self._sockets),
             "connections": len(connections),
+            "waiting": self.slices.waiting,
             "unwritable": sum(1 for c in connections if c.paused),
             "unread": sum(1 for c in connections if c.stopped),
             "frames_in": self.frames_in,
@@ -236,7 +239,8 @@ class WebSocketServer:
             # the loop was held up, or the clock was put forward: nobody could be heard
             self.awake_since = now
         self._turned = now
-        self.wheel.turn(now)
+        if self.wheel.turn(now):
+            self.loop.call_soon(self.turn)
 
 
 def _ms(seconds: float) -> int:

@@ -202,7 +202,8 @@ class BrokerLinks:
             if late or link.inbound.holds:
                 link.desks.framing.awake_since = now
         self._turned = now
-        self.wheel.turn(now)
+        if self.wheel.turn(now):
+            self._loop.call_soon(self.turn)
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
