@@ -33,8 +33,12 @@ from gateway.transports.websocket import WebSocketServer
 SWITCH_INTERVAL = 0.0005
 # seconds between the moments at which it is looked how late the loop is
 LAG_PERIOD = 0.02
-# containers made, and not freed, between two looks for cycles among the young
-GC_YOUNG = 20_000
+# Containers made, and not freed, between two looks for cycles among the young; how many such looks before one at those
+# that were left by them; how many of these before one at all, if that has grown by a quarter. A look holds everything up,
+# for a microsecond or more a container.
+GC_YOUNG = 5_000
+GC_AGAIN = 2
+GC_OLD = 160
 # between the last connection's end and the last commit
 STOP_TIMEOUT = 10.0
 
@@ -123,7 +127,7 @@ class Gateway:
         gc.freeze()
         # Messages come and go by counting references; looking for cycles among those in flight after every few hundred
         # of them finds none.
-        gc.set_threshold(GC_YOUNG, *gc.get_threshold()[1:])
+        gc.set_threshold(GC_YOUNG, GC_AGAIN, GC_OLD)
         scheme = "wss" if self.config.websocket.tls_cert else "ws"
         web = "https" if self.config.http.tls_cert else "http"
         return Ready(

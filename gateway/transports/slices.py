@@ -5,9 +5,9 @@ ten thousand handshakes in one turn, and whoever is connected already waits more
 dear about coming and going asks here first. It is done at once while the turn has time for it, as nearly always; else
 it waits for one of the next turns, each of which has all others in it, too.
 
-Within a lane first come is first served. What is further on its way goes first, so that those who are nearly there do
-not wait for those who have only begun. A socket waits once in a lane, so there are no more than sockets; the work of
-one that has gone away meanwhile is to see that, and is nothing.
+Ends go before what comes in: they make room for it. Within a lane first come is first served. A socket waits at most
+once for each of these, so no more wait than there are sockets; the work of one that has gone away meanwhile is to see
+that, and is nothing.
 """
 
 import asyncio
@@ -17,12 +17,11 @@ from time import perf_counter
 from typing import Final
 
 # seconds of such work in a turn of the loop, but for the last piece of it
-BUDGET: Final = 0.005
+BUDGET: Final = 0.01
 
 # lanes, the first goes first
 ENDS: Final = 0  # a connection is lost
-JOINS: Final = 1  # a hello
-DOORS: Final = 2  # a handshake or a CONNECT
+DOORS: Final = 1  # a handshake, a CONNECT, a hello
 
 Work = Callable[[], None]
 
@@ -34,14 +33,14 @@ class Slices:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._lanes: tuple[deque[Work], ...] = (deque(), deque(), deque())
+        self._lanes: tuple[deque[Work], ...] = (deque(), deque())
         self._spent = 0.0  # in this turn
         self._asked = False
 
     @property
     def waiting(self) -> int:
         """How many wait to be let in."""
-        return len(self._lanes[JOINS]) + len(self._lanes[DOORS])
+        return len(self._lanes[DOORS])
 
     def run(self, lane: int, work: Work) -> None:
         """Do it now, or in its turn."""

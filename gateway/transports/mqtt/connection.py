@@ -99,7 +99,8 @@ class Connection(Carrier):
         server, client = self.server, self.principal.name
         server.take_over(self, clean=self.fresh)
         self.held = list(packets)
-        self.pace()
+        if packets:
+            self.pace()
         holds = server.hub.subscription(client)
         assert self.pending is not None
         self.pending = self.pending._replace(will=will, live=not self.fresh)
@@ -241,6 +242,8 @@ class Connection(Carrier):
         server.packets_in += len(packets)
         if self.held is not None:
             self.held += packets
+            # most devices wait for their CONNACK: the socket of one that does not is not read, either
+            self.pace()
         else:
             self._take(packets)
 

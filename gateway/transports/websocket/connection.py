@@ -27,7 +27,7 @@ from gateway.transports.conversation import (
     Handler,
 )
 from gateway.transports.frames import read_frame
-from gateway.transports.slices import JOINS
+from gateway.transports.slices import DOORS
 from gateway.transports.websocket.frames import Codec
 from gateway.transports.websocket.life import Life
 from gateway.transports.websocket.reader import FrameReader
@@ -71,6 +71,7 @@ class Connection(Life):
             return
         if self.held is not None:
             self.held += frames
+            self.throttle()
         elif frames:
             self._take(frames)
         if core.state is not OPEN:
@@ -102,7 +103,9 @@ class Connection(Life):
             if self.phase >= CLOSING:
                 return
             if self.held is not None:
-                self.held += frames[i + 1 :]
+                if rest := frames[i + 1 :]:
+                    self.held += rest
+                    self.throttle()
                 return
 
     def _frame(self, frame: Frame) -> None:
@@ -147,7 +150,7 @@ class Connection(Life):
         self.phase = JOINING
         self.deadline = self.server.now() + WELCOME_WAIT
         self._hold()
-        self.server.slices.run(JOINS, lambda: self._take_turn(hello))
+        self.server.slices.run(DOORS, lambda: self._take_turn(hello))
 
     def _take_turn(self, hello: wire.Hello) -> None:
         """Its hello is looked at now, unless it has gone."""
@@ -228,9 +231,9 @@ class Connection(Life):
     # -- holding back ----------------------------------------------------------------------------------------------
 
     def _hold(self) -> None:
+        """Take nothing more until `_release`; of a client that goes on sending the socket is not read, either."""
         if self.held is None:
             self.held = []
-            self.throttle()
 
     def _release(self) -> None:
         if self.phase >= CLOSING:
