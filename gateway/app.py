@@ -20,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.errors import StoreFailed
 from gateway.hub import Hub
+from gateway.observe.lag import Lag
 from gateway.observe.log import get_logger, setup
 from gateway.observe.metrics import Watch, exposition
 from gateway.ports import Handle
@@ -31,11 +32,9 @@ from gateway.transports.websocket import WebSocketServer
 
 # the writer thread takes the interpreter back after each statement; while the loop is busy this is how long it waits
 SWITCH_INTERVAL = 0.0005
-# seconds between the moments at which it is looked how late the loop is
-LAG_PERIOD = 0.02
-# Containers made, and not freed, between two looks for cycles among the young; how many such looks before one at those
-# that were left by them; how many of these before one at all, if that has grown by a quarter. A look holds everything up,
-# for a microsecond or more a container.
+# Containers made, and not freed, between two looks for cycles among the young; how many such looks before one at what
+# they have left; how many of these before one at all there is, if that has grown by a quarter. A look holds everything
+# up, for a microsecond or more a container.
 GC_YOUNG = 5_000
 GC_AGAIN = 2
 GC_OLD = 160
@@ -152,21 +151,13 @@ class Gateway:
         return f"{scheme}://{_host(self.config.mqtt.listen)}:{self.mqtt.port}"
 
     def _watch_lag(self) -> None:
-        """On a schedule that does not wait for the loop: a loop that stands still for a second is late for all that was
-        due in it.
-        """
         loop = asyncio.get_running_loop()
-        due = time.monotonic() + LAG_PERIOD
+        lag = Lag(time.monotonic, self.watch.lag)
 
-        def late() -> None:
-            nonlocal due
-            now = time.monotonic()
-            while due <= now:
-                self.watch.lag(int((now - due) * 1000))
-                due += LAG_PERIOD
-            self._lag = loop.call_later(due - now, late)
+        def look() -> None:
+            self._lag = loop.call_later(lag.look(), look)
 
-        self._lag = loop.call_later(LAG_PERIOD, late)
+        look()
 
     async def drain(self, stop: asyncio.Event) -> None:
         """Let clients go elsewhere; ends when all have gone, at the configured time, or when `stop` is set again."""
