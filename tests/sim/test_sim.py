@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from gateway.errors import Close
+from gateway.hub import core, hub, joining
 from gateway.model import Status
 from tests.sim.bugs import PLANTED, planted
 from tests.sim.profiles import PROFILES
@@ -26,6 +27,7 @@ SEEDS = {
     "mixed": 20,
 }
 CHUNK = 10
+SLICED = 6
 # a planted bug shows within so many
 LOOK = 60
 
@@ -38,6 +40,18 @@ def test_promises_hold(profile: str, start: int) -> None:
     for seed in range(start, start + CHUNK):
         world = run(PROFILES[profile], seed)
         assert world.ledger.drafts, "nobody published anything"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_promises_hold_in_small_slices(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A join a commit, a session and a connection a turn, one at a time asked to leave: what only a storm of thousands
+    would meet.
+    """
+    monkeypatch.setattr(joining, "JOINS_A_COMMIT", 1)
+    monkeypatch.setattr(core, "TOUCHED_A_TURN", 1)
+    monkeypatch.setattr(hub, "LEAVES_A_TURN", 1)
+    for seed in range(SLICED):
+        run(PROFILES[profile], seed)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

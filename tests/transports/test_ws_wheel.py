@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.transports.wheel import Wheel
+from gateway.transports.wheel import LOOKS, Wheel
 
 TICK = 100
 
@@ -113,3 +113,20 @@ def test_every_member_is_looked_at_once_for_its_earliest_wish(puts: list[tuple[i
         wheel.turn(now)
     for index, member in enumerate(members):
         assert member.looks == ([-(-earliest[index] // TICK) * TICK] if index in earliest else [])
+
+
+def test_a_turn_looks_at_so_many_and_says_that_there_are_more() -> None:
+    wheel, members = Wheel(TICK), [Member(250) for _ in range(2 * LOOKS + 1)]
+    for n, member in enumerate(members):
+        wheel.put(member, 1000 + n % 2 * TICK)
+
+    def seen() -> int:
+        return sum(len(member.looks) for member in members)
+
+    assert wheel.turn(1100)
+    assert seen() == LOOKS
+    assert wheel.turn(1101)
+    assert seen() == 2 * LOOKS
+    assert not wheel.turn(1102)
+    assert all(len(member.looks) == 1 for member in members)
+    assert not wheel.turn(1200)
