@@ -96,7 +96,7 @@ _TOLD = {
 
 
 def between(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """The gateway's histograms over a stretch: bounds of its (wide) buckets. Empty for a server that tells nothing."""
+    """The gateway's histograms over a stretch: upper bounds of its buckets. Empty for a server that tells nothing."""
     figures = {}
     for figure, (name, share, unit) in _TOLD.items():
         head = f'{name}_bucket{{le="'

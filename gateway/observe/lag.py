@@ -1,5 +1,5 @@
-"""How late the loop is, looked at on a schedule that does not wait for it: a loop that stands still for a second is late
-for all that was due in it (no coordinated omission).
+"""How late the loop is, on a schedule that does not wait for it: a loop that stands still for a second is late for all
+that was due in it (no coordinated omission).
 """
 
 from collections.abc import Callable

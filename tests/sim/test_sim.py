@@ -45,7 +45,7 @@ def test_promises_hold(profile: str, start: int) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_promises_hold_in_small_slices(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A join a commit, a session and a connection a turn, one at a time asked to leave: what only a storm of thousands
-    would meet.
+    would meet. Seen to fail where what is over a slice is forgotten.
     """
     monkeypatch.setattr(joining, "JOINS_A_COMMIT", 1)
     monkeypatch.setattr(core, "TOUCHED_A_TURN", 1)
