@@ -288,7 +288,7 @@ async def test_a_connection_whose_reading_was_stopped_hears_the_close(
     rig: Rig, hub: HubDouble, tokens: Tokens
 ) -> None:
     peer = rig.open()
-    peer.send({"t": "hello", "token": "slow:alice"})
+    peer.send({"t": "hello", "token": "slow:alice"}, {"t": "ping"})
     await rig.turn()
     assert not peer.transport.reading
     hub.connections()[0].close(Close.DRAIN, "drain")
