@@ -126,7 +126,7 @@ def test_a_turn_works_so_many_sessions_and_writes_so_many_connections() -> None:
     conns = [rig.conn(name) for name in "abcde"]
     order: list[str] = []
     for conn in conns:
-        conn.flush = lambda conn=conn: order.append(conn.client)  # type: ignore[method-assign]
+        conn.flush = lambda conn=conn: order.append(conn.client)  # type: ignore[method-assign,misc]
         rig.hub.core.touch(conn)
     turn = rig.hub.core.end_turn
     turn()
