@@ -27,6 +27,7 @@ class Book:
         self.conn: End | None = None  # who is in it; a device that has unsubscribed too
         self.gone = 0  # when that ended
         self.over = False  # it has ended with its connection
+        self.past = False  # its time had passed before a crash; what the clock says after it does not count
         self.told: tuple[int, int] | None = (
             None  # the era in which a device has said something that may be lost
         )
@@ -90,6 +91,7 @@ class Epochs:
             book.held = None
         book.trying.clear()
         book.told, book.name, book.over, book.keep, book.conn = None, name, False, -1, conn
+        book.past = False
 
     def _check_resumed(self, conn: End, book: Book, name: str) -> None:
         fail = self.world.ledger.fail
@@ -103,7 +105,7 @@ class Epochs:
 
     def _check_begun(self, conn: End, book: Book, why: str, *, clean: bool) -> None:
         fail = self.world.ledger.fail
-        early = not book.over and (
+        early = not (book.over or book.past) and (
             book.conn is not None or self.world.clock() < book.gone + self._kept(book.keep)
         )
         if why == "clean" and not clean:
@@ -152,6 +154,8 @@ class Epochs:
         for book in self._books.values():
             if book.conn is not None:
                 self._leave(book)
+            elif self.world.clock() >= book.gone + self._kept(book.keep):
+                book.past = True
 
     def booted(self) -> None:
         """Its clock may have been set back meanwhile; and what is not known to have ended before has ended now."""
