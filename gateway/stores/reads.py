@@ -105,8 +105,9 @@ class Reads:
         rows = self._fetch(BARE, _DUE, (read.now, read.limit))
         read.items = [self._reader.item(row)[0] for row in rows]
         if len(rows) < read.limit:
+            # `due>0` as a term of its own: only by that SQLite knows that the partial index has all of them
             found = self._conn.execute(
-                "SELECT min(due) FROM messages WHERE due>max(0,?)", (read.now,)
+                "SELECT min(due) FROM messages WHERE due>0 AND due>?", (read.now,)
             ).fetchall()[0][0]
         else:
             last = read.items[-1]
