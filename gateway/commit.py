@@ -65,12 +65,13 @@ class Change:
     `free` is set, its chain row is in phase WAIT, not burnt and was claimed for `offline`; where `unbound` is
     set, it was never sent; where `was` is not -1, its status is exactly that (ended or not). Where it does not
     apply, nothing of it does and `ok` stays False. `set` names columns: hold, status, due, seq, eno, marks,
-    tries, crashes, chain, sent_at, ended_at, via, why, replayed.
+    tries, crashes, chain, sent_at, ended_at, via, why, replayed. `unsettled` tells whether its seq was: then alone
+    `gap` is written.
     """
 
     __slots__ = (
         "chain", "claim", "drop_chain", "ended", "event", "free", "gap", "holds", "id", "missed", "ok", "report",
-        "set", "then", "unbound", "was",
+        "set", "then", "unbound", "unsettled", "was",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +97,7 @@ class Change:
         self.holds = holds
         self.set = set
         self.event = event
-        self.gap = gap
+        self.gap = gap  # written if the hold was BOUND or CLAIMED
         # inserted; of a row that is there (parked) phase and why are overwritten, and due by a later one
         self.claim = claim
         self.chain = chain  # written whole
@@ -110,6 +111,7 @@ class Change:
         self.was = was
         self.then = then
         self.ok = False
+        self.unsettled = False  # result, where it applied: the hold was BOUND or CLAIMED
 
 
 class PutSession:

@@ -10,7 +10,7 @@ from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Status
 
 _WAITING, _BOUND, _LATER = int(Hold.WAITING), int(Hold.BOUND), int(Hold.LATER)
-SLICE = 500
+SLICE = 100
 SWEEP_ROWS = 500
 SWEEP_PAUSE = 1000  # ms between slices while there is something to purge
 SWEEP_IDLE = 60_000
@@ -55,8 +55,7 @@ class Due:
         elif item.expire <= now:
             self._expire(item)
         elif why := self._starts(item, now):
-            self._seen(item, item.expire)
-            self.handover.claim(item, why)
+            self.handover.claim(item, why, otherwise=self._moved_on)
         elif item.hold == _LATER:
             self._release(item, now)
         else:
@@ -73,13 +72,19 @@ class Due:
         passes = core.offline_due(item, core.sessions.get(item.client))
         return "offline" if item.hold == _WAITING and 0 < passes <= now else ""
 
+    def _moved_on(self) -> None:
+        """Something was faster, as its way into its client's window: look at the row as it stands now."""
+        self.core.note_due(self.core.now())
+
     def _seen(self, item: Item, due: int) -> None:
-        """Look at this row again at `due`; what is done about it now comes behind."""
+        """Look at this row again at `due`."""
         core = self.core
 
         def after(change: Change) -> None:
-            # one that has moved on meanwhile, as into its client's window, is looked at there
-            core.note_due(due if change.ok else core.now())
+            if change.ok:
+                core.note_due(due)
+            else:
+                self._moved_on()
 
         core.change(Change(item.id, (item.hold,), {"due": due}, ended=True, then=after))
 
@@ -88,9 +93,10 @@ class Due:
         sees to that.
         """
         deadline = item.x.deadline if item.x is not None and item.x.deadline is not None else 0
-        self._seen(item, deadline if deadline > now else 0)
         if self._starts(item, now):
-            self.handover.claim(item, "deadline")
+            self.handover.claim(item, "deadline", otherwise=self._moved_on)
+        else:
+            self._seen(item, deadline if deadline > now else 0)
 
     def _expire(self, item: Item) -> None:
         core = self.core

@@ -5,7 +5,8 @@ its failures.
     accepted  commit → publisher told, session given     delivery    sessions: writing, leaving, time
     joining   hello → welcome                            redelivery  written and not acked
     answers   ack, nack, reject, working, read           due         deliver_at, ttl, deadlines, sweep
-    chain     hand-over, attempts, giving back           brokered    plain clients behind a broker
+    chain     hand-over                                  brokered    plain clients behind a broker
+    attempts  what its channels are sent                 outcomes    what follows from it, giving back
     custody   what is published for them there           events      status changes for readers
     admin     what an administrator does                 explain     which way a message would go now
 
@@ -214,7 +215,7 @@ class Hub:
 
         def came(read: ReadItems) -> None:
             items: dict[int, Item] = {i.id: i for i in read.items}
-            self.handover.found_open(rows, items)
+            self.handover.attempts.found_open(rows, items)
 
         self.core.commit.reads.append(ReadItems([r.id for r in rows], came))
 
@@ -262,7 +263,7 @@ class Hub:
         self.intake.bytes = 0
         self.delivery.joining.reset()
         self.delivery.reset()
-        self.handover.reset()
+        self.handover.attempts.reset()
         self.custody.reset()
         self.due.reset()
         for conn in list(core.conns):
@@ -305,7 +306,7 @@ class Hub:
             self.clock_steps += 1 if step else 0
             core.deadlines.set("anchor", core.now() + ANCHOR_MS)
         elif isinstance(key, tuple):
-            self.handover.pump(key[1])
+            self.handover.attempts.pump(key[1])
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 

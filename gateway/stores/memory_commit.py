@@ -202,6 +202,7 @@ class Carrier:
         op.ok = row is not None and self._applies(op, row)
         if row is None or not op.ok:
             return
+        op.unsettled = row.hold in {_BOUND, _CLAIMED}
         if not SETTABLE.issuperset(op.set):
             raise ValueError(f"not columns of a change: {sorted(set(op.set) - SETTABLE)}")
         if op.missed is not None:
@@ -221,7 +222,7 @@ class Carrier:
             tables.chains.put(claim.id, claim)
         if op.chain is not None:
             tables.chains.put(op.chain.id, copy_chain(op.chain))
-        if op.gap is not None:
+        if op.gap is not None and op.unsettled:
             tables.gaps.put((op.gap.client, op.gap.seq), op.gap)
         if op.report is not None:
             self._append(op.report, 0)

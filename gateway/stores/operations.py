@@ -26,7 +26,7 @@ from gateway.commit import (
     Sweep,
     Unbind,
 )
-from gateway.model import Item
+from gateway.model import Hold, Item
 from gateway.stores.clients import PUT_GAP, Clients, gap_values
 from gateway.stores.counters import Counters
 from gateway.stores.purge import Purge
@@ -50,6 +50,7 @@ SETTABLE = frozenset(
         "replayed",
     )
 )
+_UNSETTLED = frozenset((int(Hold.BOUND), int(Hold.CLAIMED)))
 _PUT_CHAIN = f" INTO chains({CHAIN},channel) VALUES "
 _CLAIMED = " ON CONFLICT(id) DO UPDATE SET phase=excluded.phase, why=excluded.why, due=max(due,excluded.due)"
 _FREE = """
@@ -185,12 +186,13 @@ class Operations:
             free = {row[0] for row in self._fetch(_FREE, free)}
         for op in changes:
             row = states.get(op.id)
-            op.ok = row is not None and _applies(op, row) and (not op.free or op.id in free)
+            if row is not None and _applies(op, row) and (not op.free or op.id in free):
+                op.ok, op.unsettled = True, row[1] in _UNSETTLED
         applied = [op for op in changes if op.ok]
         if applied:
             self._write_sets(applied, states)
             self._write_chains(applied)
-            gaps = [gap_values(op.gap) for op in applied if op.gap is not None]
+            gaps = [gap_values(op.gap) for op in applied if op.gap is not None and op.unsettled]
             bulk(self._conn, PUT_GAP, gaps)
             reports = [op.report for op in applied if op.report is not None]
             if reports:

@@ -188,9 +188,31 @@ class TestWhatComesWithIt:
         gap = Gap("alice", 1, 1, item.id, "superseded", "sms")
         kit.do(Change(item.id, (BOUND,), {"hold": NONE}, gap=gap))
         assert kit.dump()["gaps"] == {("alice", 1): gap}
-        again = Gap("alice", 1, 1, item.id, "dead")
-        kit.do(Change(item.id, (NONE,), {}, gap=again))
-        assert kit.dump()["gaps"] == {("alice", 1): again}
+
+    def test_a_gap_of_a_settled_seq_is_none(self, kit: Kit) -> None:
+        kit.session()
+        items = [kit.add("alice", BOUND, eno=1) for _ in range(4)]
+        for item, hold in zip(items, (BOUND, CLAIMED, NONE, WAITING), strict=True):
+            kit.do(Change(item.id, (BOUND,), {"hold": hold}))
+        ends = [
+            Change(
+                item.id,
+                (BOUND, CLAIMED, NONE, WAITING),
+                {"hold": NONE, "status": 10},
+                gap=Gap("alice", 1, n, item.id, "dead"),
+            )
+            for n, item in enumerate(items, 1)
+        ]
+        kit.do(*ends)
+        assert [change.unsettled for change in ends] == [True, True, False, False]
+        assert set(kit.dump()["gaps"]) == {("alice", 1), ("alice", 2)}
+
+    def test_what_does_not_apply_says_nothing_of_its_seq(self, kit: Kit) -> None:
+        kit.session()
+        item = kit.add("alice", BOUND, eno=1)
+        change = Change(item.id, (WAITING,), {}, gap=Gap("alice", 1, 1, item.id, "dead"))
+        kit.do(change)
+        assert (change.ok, change.unsettled, kit.dump()["gaps"]) == (False, False, {})
 
     def test_a_claim_of_a_parked_chain_keeps_its_place(self, kit: Kit) -> None:
         item = kit.add()

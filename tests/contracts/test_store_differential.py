@@ -407,7 +407,7 @@ class World(RuleBasedStateMachine):
 
 def told(commit: Commit) -> dict[str, Any]:
     """Everything that a store writes into a commit."""
-    results = ("back", "count", "ended", "gaps", "missed", "more", "ok", "purged", "waiting")
+    results = ("back", "count", "ended", "gaps", "missed", "more", "ok", "purged", "unsettled", "waiting")
     ops = [[plain(getattr(op, name)) for name in results if name in op.__slots__] for op in commit.ops]
     reads = [
         {name: plain(getattr(read, name)) for name in read.__slots__ if name != "then"}

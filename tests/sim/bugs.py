@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-import gateway.hub.chain as chain_module
+import gateway.hub.outcomes as outcomes_module
 from gateway.commit import Change, Commit, Recovered
 from gateway.engine.queue import Queue
 from gateway.engine.session import Session
@@ -16,7 +16,7 @@ from gateway.engine.window import Window
 from gateway.errors import GatewayError
 from gateway.hub.accepted import Accepted
 from gateway.hub.answers import Answers, session_of
-from gateway.hub.chain import Handover
+from gateway.hub.attempts import Attempts
 from gateway.hub.core import Core
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
@@ -175,14 +175,14 @@ def last_in_first_out() -> Patch:
 
 def burnt_chain_gives_back() -> Patch:
     """That an attempt was ambiguous is forgotten: its client gets the message too."""
-    decide = vars(chain_module)["decide"]
+    decide = vars(outcomes_module)["decide"]
 
     def patched(row: ChainRow, *args: Any) -> Any:
         verdict = decide(row, *args)
         row.burnt = False
         return verdict
 
-    return chain_module, "decide", patched
+    return outcomes_module, "decide", patched
 
 
 def ack_keeps_chain() -> Patch:
@@ -200,12 +200,12 @@ def ack_keeps_chain() -> Patch:
 def attempt_before_commit() -> Patch:
     """An attempt is made while its row is still being committed."""
 
-    def patched(self: Handover, row: ChainRow, item: Item, now: int) -> None:
+    def patched(self: Attempts, row: ChainRow, item: Item, now: int) -> None:
         row.attempt += 1
         row.total += 1
         self.outbound.send(row.channel, item, row.total, lambda _: None)
 
-    return Handover, "_start", patched
+    return Attempts, "_start", patched
 
 
 def claim_without_asking() -> Patch:

@@ -75,7 +75,7 @@ def _will_wake(world: "World", next_due: Row | None, channels: dict[str, int]) -
     if next_due is not None and not 0 < due.get("due", 0) <= max(next_due.due, core.now()):
         world.ledger.fail(f"a row is due, and the gateway looks at {due.get('due')}: {next_due}")
     for channel, when in channels.items():
-        full = gateway.hub.handover.outbound.room(channel) <= 0
+        full = gateway.hub.handover.attempts.outbound.room(channel) <= 0
         look = due.get(("chain", channel), 0)
         if not full and not 0 < look <= max(when, core.now() + 1):
             world.ledger.fail(f"a retry at {channel} is due at {when}, and the gateway looks at {look}")
