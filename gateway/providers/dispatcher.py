@@ -32,6 +32,7 @@ from gateway.providers.webhook import Webhook
 from gateway.wire import trace_of
 
 MAX_ANSWER = 64 * 1024  # bytes read of an answer's body; a connection with more to say is dropped
+ONE_WRITE = 64 * 1024  # bytes of a request's body that go out with its headers; a longer one in pieces
 KEEPALIVE = 4.0  # s; many servers hang up after 5, and a request that meets the hang-up is ambiguous
 CONNECT_SHARE = 1 / 3  # of an attempt's timeout, at most, goes to name, connection and TLS
 KINDS = ("accepted", "delivered", "retry", "refused", "ambiguous")
@@ -221,11 +222,10 @@ class Dispatcher:
         host = url.raw_host or ""
         if not channel.settings.allow_private and is_literal(host) and not is_public(host):
             raise AddressRefused
+        data = request.body if len(request.body) <= ONE_WRITE else io.BytesIO(request.body)
         async with (
             asyncio.timeout(channel.settings.timeout),
-            session.post(
-                url, data=io.BytesIO(request.body), headers=request.headers, allow_redirects=False
-            ) as response,
+            session.post(url, data=data, headers=request.headers, allow_redirects=False) as response,
         ):
             headers = {name.lower(): value for name, value in response.headers.items()}
             progress.answer = Answer(response.status, headers, b"")

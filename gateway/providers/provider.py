@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from math import ceil
 from typing import Protocol
 
@@ -72,4 +73,10 @@ def reason_of(answer: Answer) -> str:
 def rfc3339(ms: int) -> str:
     """Unix ms as RFC 3339 in UTC, to the millisecond."""
     seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(256)
+def _second(seconds: int) -> str:
+    """What was accepted together is handed over together."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
