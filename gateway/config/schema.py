@@ -253,7 +253,7 @@ class Webhook(Table, frozen=True, kw_only=True, tag_field="kind", tag="webhook")
     ]
     allow_private: Annotated[bool, about("allow addresses that are not public")] = False
     timeout: Annotated[float, about("for one attempt, whole", "s", ge=0.05, le=300)] = 15.0
-    concurrency: Annotated[int, about("attempts open at once", "attempts", ge=1, le=1000)] = 16
+    concurrency: Annotated[int, about("attempts open at once", "attempts", ge=1, le=1000)] = 64
     max_attempts: Annotated[
         int,
         about("attempts until the next channel of the chain or the dead letters", "attempts", ge=1, le=1000),

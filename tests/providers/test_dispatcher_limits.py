@@ -66,7 +66,7 @@ def counted(dispatcher: Dispatcher, channel: str = "hook") -> dict[str, int]:
 
 async def test_it_is_the_outbound_side(settings: SettingsOf, dispatch: Dispatch) -> None:
     outbound: Outbound = await dispatch(settings("https://hook.example/"))
-    assert outbound.room("hook") == 16
+    assert outbound.room("hook") == 64
 
 
 async def test_concurrency_is_bounded(
