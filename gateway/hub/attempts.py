@@ -1,8 +1,9 @@
 """Attempts: what is due at a channel is started as far as the channel has room, each committed before its first byte.
 
 Retries are rows with a due time; memory holds nothing but the attempts under way. `pump` takes what is due: after a
-claim, after an attempt and when the channel's next due time comes. It has one read at a time: while that waits for the
-commit before it, it grows with the room, so that what ends during one commit is followed by as many starts in the next.
+claim, when the channel's next due time comes, and, where something had to wait for room, after an attempt. It has one
+read at a time: while that waits for the commit before it, it grows with the room, so that what ends during one commit is
+followed by as many starts in the next.
 """
 
 from gateway.commit import Change, Commit, Event, ReadChains
@@ -27,6 +28,7 @@ class Attempts:
         self._reading: dict[str, tuple[ReadChains, Commit]] = {}
         self._under_way: set[int] = set()  # attempts from their read until their outcome
         self._starting: dict[str, int] = {}  # attempts of a channel that are being committed
+        self._full: set[str] = set()  # channels where something may wait for room
 
     def pump_all(self) -> None:
         """Start what is due anywhere."""
@@ -38,7 +40,9 @@ class Attempts:
         core = self.core
         room = min(self.outbound.room(channel) - self._starting.get(channel, 0), SLICE)
         if room <= 0 or core.down:
+            self._full.add(channel)
             return
+        self._full.discard(channel)
         reading = self._reading.get(channel)
         if reading is None:
             read = ReadChains(channel, core.now(), room, self._pumped)
@@ -66,7 +70,6 @@ class Attempts:
         if read.next_due > now:
             core.deadlines.set(("chain", channel), read.next_due)
         elif read.next_due:
-            # where there is no room, the next outcome asks again
             self.pump(channel)
 
     def _start(self, row: ChainRow, item: Item, now: int) -> None:
@@ -105,7 +108,8 @@ class Attempts:
         if generation == self.core.generation:
             self._under_way.discard(item.id)
             self.outcomes.settle(row, item, outcome)
-        self.pump(channel)
+        if channel in self._full or channel in self._reading:
+            self.pump(channel)
 
     def found_open(self, rows: list[ChainRow], items: dict[int, Item]) -> None:
         """At a start of the gateway: nobody knows what became of these attempts."""
@@ -119,3 +123,4 @@ class Attempts:
         self._reading.clear()
         self._under_way.clear()
         self._starting.clear()
+        self._full.clear()

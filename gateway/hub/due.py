@@ -11,6 +11,8 @@ from gateway.model import Chain, Hold, Item, Status
 
 _WAITING, _BOUND, _LATER = int(Hold.WAITING), int(Hold.BOUND), int(Hold.LATER)
 SLICE = 100
+# ms between a slice that was not full and the next: what comes due meanwhile is seen to together
+PAUSE = 20
 SWEEP_ROWS = 500
 SWEEP_PAUSE = 1000  # ms between slices while there is something to purge
 SWEEP_IDLE = 60_000
@@ -46,7 +48,8 @@ class Due:
             self._look(item, now)
         if read.next_due:
             # behind this slice's changes, which take its rows out of the index
-            core.deadlines.set("due", max(read.next_due, now))
+            pause = PAUSE if 0 < len(read.items) < read.limit else 0
+            core.deadlines.set("due", max(read.next_due, now + pause))
 
     def _look(self, item: Item, now: int) -> None:
         core = self.core

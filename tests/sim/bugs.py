@@ -208,6 +208,17 @@ def attempt_before_commit() -> Patch:
     return Attempts, "_start", patched
 
 
+def room_forgotten() -> Patch:
+    """What waits for room at a channel is not looked at when an attempt ends."""
+    came = Attempts._came
+
+    def patched(self: Attempts, *args: Any) -> None:
+        self._full.clear()
+        came(self, *args)
+
+    return Attempts, "_came", patched
+
+
 def claim_without_asking() -> Patch:
     """The store does what a change says, whoever holds the message."""
 
@@ -256,6 +267,7 @@ PLANTED: dict[str, tuple[Callable[[], Patch], str]] = {
     "burnt_chain_gives_back": (burnt_chain_gives_back, "links"),
     "ack_keeps_chain": (ack_keeps_chain, "links"),
     "attempt_before_commit": (attempt_before_commit, "links"),
+    "room_forgotten": (room_forgotten, "links"),
     "claim_without_asking": (claim_without_asking, "links"),
     "window_ignored": (window_ignored, "links"),
     "ack_told_before_commit": (ack_told_before_commit, "links"),

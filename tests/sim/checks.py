@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from gateway.engine.session import State
+from gateway.hub.due import PAUSE
 from gateway.ids import encode_id
 from gateway.model import STATUS_NAMES, Chain, Hold, Kind, Status
 from gateway.stores.memory_tables import Row
@@ -72,7 +73,7 @@ def _will_wake(world: "World", next_due: Row | None, channels: dict[str, int]) -
     assert gateway is not None
     core = gateway.hub.core
     due = core.deadlines.known
-    if next_due is not None and not 0 < due.get("due", 0) <= max(next_due.due, core.now()):
+    if next_due is not None and not 0 < due.get("due", 0) <= max(next_due.due, core.now() + PAUSE):
         world.ledger.fail(f"a row is due, and the gateway looks at {due.get('due')}: {next_due}")
     for channel, when in channels.items():
         full = gateway.hub.handover.attempts.outbound.room(channel) <= 0
