@@ -72,6 +72,7 @@ class DeadlinesScenario(Scenario):
         "rate": "hand-overs/s",
         "cpu_us": "CPU µs/hand-over",
         "server_busy": "busy",
+        "lag_p99_ms": "loop lag p99 ms ≤",
         "load_busy": "load busy",
     }
     targets = (

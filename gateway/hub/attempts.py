@@ -2,8 +2,8 @@
 
 Retries are rows with a due time; memory holds nothing but the attempts under way. `pump` takes what is due: after a
 claim, when the channel's next due time comes, and, where something had to wait for room, after an attempt. It has one
-read at a time: while that waits for the commit before it, it grows with the room, so that what ends during one commit is
-followed by as many starts in the next.
+read at a time: while that waits for the commit before it, it grows with the room, so that what ends during one commit
+is followed by as many starts in the next.
 """
 
 from gateway.commit import Change, Commit, Event, ReadChains
