@@ -292,12 +292,22 @@ class Behind(Gateway):
         await self.broker.__aenter__()
         self.env["BOTGW_MQTT__BROKER__URL"] = self.broker.mqtt
         await super().start()
+        await self._linked()
         self.mqtt = self.broker.mqtt
         self.configuration = f"# mosquitto.conf\n{self.broker.configuration}# the gateway\n{self._own}"
 
     async def stop(self) -> None:
         await self.broker.stop()
         await super().stop()
+
+    async def _linked(self) -> None:
+        """Until its link to the broker is up: a hello before that is heard by nobody. Raises TimeoutError."""
+        async with asyncio.timeout(START_TIMEOUT), aiohttp.ClientSession() as http:
+            while True:
+                async with http.get(f"{self.api}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(0.01)  # nothing tells but asking
 
     def cpu(self) -> float:
         return super().cpu() + self.broker.cpu()
