@@ -27,6 +27,7 @@ from gateway.api.base import (
     unsupported,
 )
 from gateway.api.schemas import Cancelled, MessagePage, MessagesQuery
+from gateway.api.taken import taken
 from gateway.auth import Principal
 from gateway.commit import MessageView
 from gateway.errors import GatewayError, Invalid
@@ -123,7 +124,7 @@ async def publish(api: Api, call: Call) -> web.StreamResponse:
     result = await sink.future
     if isinstance(result, GatewayError):
         return problems.response(result, call.id)
-    return web.Response(status=202, body=result, headers={"Content-Type": JSON})
+    return taken(call.request, result, call.id)
 
 
 async def _publish_array(api: Api, principal: Principal, raw: bytes) -> web.StreamResponse:

@@ -1,9 +1,12 @@
 """What every call has in common: methods, paths, ids of requests, errors, TLS, and peers that misbehave."""
 
 import asyncio
+import json
 import ssl
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +149,48 @@ async def test_requests_in_a_row_are_answered_in_their_order(raw: Connect, hub: 
     await connection.send(post + request("GET", "/healthz") + request("GET", "/nowhere") + post)
     assert [(await connection.response())[0] for _ in range(4)] == [202, 200, 404, 202]
     assert len(hub.store.views) == 2
+
+
+async def test_the_short_answer_is_that_of_the_library(raw: Connect) -> None:
+    """For one message it is written in one piece; what is in it does not differ from what aiohttp says to others."""
+    body = b'{"to":"alice","body":1}'
+    headers = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nX-Request-Id: mine\r\n"
+    short: Raw = await raw()
+    # the same connection goes on
+    for _ in range(2):
+        await short.send(request("POST", "/v1/messages", headers, body))
+        found = await short.response()
+    closing: Raw = await raw()
+    await closing.send(request("POST", "/v1/messages", f"{headers}Connection: close\r\n", body))
+    library = await closing.response()
+    assert await closing.reader.read() == b""
+    assert found[0] == library[0] == 202
+    assert library[1].pop("connection") == "close"
+    date, date_of_library = found[1].pop("date"), library[1].pop("date")
+    assert parsedate_to_datetime(date_of_library) - parsedate_to_datetime(date) < timedelta(seconds=60)
+    assert found[1] == library[1]
+    assert found[1]["x-request-id"] == "mine"
+    assert json.loads(found[2]).keys() == json.loads(library[2]).keys()
+    old: Raw = await raw()
+    await old.send(request("POST", "/v1/messages", headers, body).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert (await old.response())[0] == 202
+    assert await old.reader.read() == b""
+
+
+async def test_a_client_that_leaves_before_its_answer_is_nobodys_error(
+    raw: Connect, api: Caller, hub: HubDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.held = True
+    connection: Raw = await raw()
+    body = b'{"to":"alice","body":1}'
+    headers = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    await connection.send(request("POST", "/v1/messages", headers, body))
+    await hub.until(1)
+    connection.writer.transport.abort()
+    assert (await api("GET", "/healthz")).status == 200
+    hub.release(0)
+    assert (await api("GET", "/healthz")).status == 200
+    assert not caplog.records
 
 
 async def test_an_absolute_target_and_http_1_0(raw: Connect) -> None:
