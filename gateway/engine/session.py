@@ -25,82 +25,21 @@ the seqs, `welcomed` after the row with the new resume token is on disk. So `nex
 is not bound on disk.
 """
 
-from enum import IntEnum
 from hmac import compare_digest
 from typing import Any
 
-from msgspec import Struct
-
 from gateway.engine.backoff import ack_wait
 from gateway.engine.queue import Queue
+from gateway.engine.states import NEVER, TRANSITIONS, Half, Impossible, Input, Rules, State
 from gateway.engine.window import Window
 from gateway.errors import Invalid
 from gateway.model import SEQ_SPAN, Hold, Item, Kind, SessionRow, Status, Sub
-
-
-class State(IntEnum):
-    NEW = 0
-    JOINING = 1
-    LIVE = 2
-    AWAY = 3
-    EXPIRED = 4
-
-
-class Input(IntEnum):
-    HELLO = 0
-    WELCOMED = 1
-    LOST = 2
-    EXPIRE = 3
-
-
-TRANSITIONS: dict[tuple[State, Input], State] = {
-    (State.NEW, Input.HELLO): State.JOINING,
-    (State.JOINING, Input.HELLO): State.JOINING,
-    (State.LIVE, Input.HELLO): State.JOINING,
-    (State.AWAY, Input.HELLO): State.JOINING,
-    (State.EXPIRED, Input.HELLO): State.JOINING,
-    (State.JOINING, Input.WELCOMED): State.LIVE,
-    (State.JOINING, Input.LOST): State.AWAY,
-    (State.LIVE, Input.LOST): State.AWAY,
-    (State.AWAY, Input.EXPIRE): State.EXPIRED,
-}
-
-
-NEVER = 1 << 62
 
 # members of enums read slowly: what is asked for each message has them at hand
 _LIVE = State.LIVE
 _BOUND, _CLAIMED, _NONE = int(Hold.BOUND), int(Hold.CLAIMED), int(Hold.NONE)
 _MESSAGE, _GAP = int(Kind.MESSAGE), int(Kind.GAP)
 _DELIVERED = int(Status.DELIVERED)
-
-
-class Impossible(Exception):
-    """An input that the table does not have: a bug in the driver."""
-
-
-class Rules(Struct, frozen=True):
-    """The configured numbers, in ms where they are times."""
-
-    window: int = 64
-    ack_wait: int = 10_000
-    ack_wait_max: int = 60_000
-    deliver_max: int = 5
-    crash_max: int = 20
-    offline: int = 30_000
-    expiry: int = 604_800_000
-    heads: int = 256
-    heads_bytes: int = 1 << 20
-
-
-class Half:
-    """A chance that always says one half: the ack timer's jitter is the session's own, drawn once a connection."""
-
-    def __init__(self, value: float = 0.5) -> None:
-        self.value = value
-
-    def random(self) -> float:
-        return self.value
 
 
 class Session:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from gateway.commit import Commit, ReadItems, RunSink
-from gateway.engine.session import NEVER, Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import NEVER, State
 from gateway.errors import Conflict, GatewayError
 from gateway.hub.core import Core
 from gateway.hub.intake import Intake

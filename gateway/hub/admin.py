@@ -10,7 +10,8 @@ from typing import Any
 
 from gateway.auth.principal import Principal
 from gateway.commit import Change, DropDead, Event, Forget, MessageView, PutClient
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound, Unavailable
 from gateway.hub.core import Core, ms
 from gateway.ids import encode_id

@@ -12,7 +12,8 @@ clock for it. The clock for the rest depends on what tells where the client is:
 from typing import Any
 
 from gateway.engine.queue import LANE_COUNT
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.hub.chain import Handover
 from gateway.hub.core import Core
 from gateway.model import Hold, Item

@@ -7,7 +7,8 @@ by attempts.py; what their outcomes mean is in outcomes.py.
 from collections.abc import Callable
 
 from gateway.commit import Change, Event, Gap, Note, ReadChainable
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.hub.attempts import Attempts
 from gateway.hub.core import Core
 from gateway.model import Chain, ChainRow, Hold, Item, Kind, Status

@@ -14,7 +14,8 @@ from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.deadlines import Deadlines
-from gateway.engine.session import NEVER, Rules, Session
+from gateway.engine.session import Session
+from gateway.engine.states import NEVER, Rules
 from gateway.hub.events import EventRing
 from gateway.ids import IdMaker
 from gateway.model import NORMAL, STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
 from gateway.commit import Change, PutSession, ReadWaiting, SettleGaps, Unbind
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.errors import Close, Limited
 from gateway.hub.answers import Answers
 from gateway.hub.core import Core

@@ -5,7 +5,7 @@ the sweep.
 from typing import Any
 
 from gateway.commit import Change, ReadDue, Sweep
-from gateway.engine.session import State
+from gateway.engine.states import State
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Status
 

@@ -3,7 +3,8 @@
 from typing import Any, Protocol
 
 from gateway.auth.principal import Principal
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.hub.core import Core
 from gateway.model import Chain, Hold, Item, Publish
 

@@ -23,7 +23,8 @@ from gateway.auth.principal import Principal
 from gateway.commit import Commit, ReadItems, Recovered
 from gateway.config import Config
 from gateway.engine.backoff import Chance
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.errors import Close, CommitUnknown, DiskFull, GatewayError, StoreFailed, Unavailable
 from gateway.hub.accepted import Accepted
 from gateway.hub.admin import Admin

@@ -13,7 +13,8 @@ from typing import Any
 
 from gateway.auth.principal import Principal
 from gateway.commit import PutSession, ReadItems, Reclaim, Unbind
-from gateway.engine.session import Input, Session
+from gateway.engine.session import Session
+from gateway.engine.states import Input
 from gateway.errors import Close, Invalid, Limited, Unavailable
 from gateway.hub.core import Core
 from gateway.model import Hold, Item, Kind, SessionRow, Status, Sub

@@ -6,7 +6,8 @@ tells.
 
 from gateway.commit import Change, Event, Gap, Note
 from gateway.engine.handover import Policy, Verdict, decide
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, ChainRow, Hold, Item, Phase, Status
 from gateway.ports import Outcome

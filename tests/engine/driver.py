@@ -7,7 +7,8 @@ all of that. What the model must know is written into the `Ledger` where it happ
 
 from msgspec.structs import replace
 
-from gateway.engine.session import Input, Rules, Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import Input, Rules, State
 from gateway.model import Hold, Item, Kind, SessionRow
 from tests.engine.disk import After, Commit, Disk, Op
 from tests.engine.support import ISSUED, OFFLINE, PRESENTED, T0, item

@@ -1,6 +1,7 @@
 """What the engine's tests make their values of. All times are literal milliseconds."""
 
-from gateway.engine.session import Input, Rules, Session
+from gateway.engine.session import Session
+from gateway.engine.states import Input, Rules
 from gateway.model import Extra, Hold, Item, Kind, SessionRow
 
 T0 = 1_000_000

@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.engine import session as module
-from gateway.engine.session import NEVER, TRANSITIONS, Impossible, Input, Rules, Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import NEVER, TRANSITIONS, Impossible, Input, Rules, State
 from gateway.model import Hold, Sub
 from tests.engine.support import (
     FAR,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.engine.session import Half, Input, Rules
+from gateway.engine.states import Half, Input, Rules
 from gateway.model import Hold, Kind
 from tests.engine.support import OFFLINE, T0, bind, live
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.engine.session import Input, Rules, Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import Input, Rules, State
 from gateway.errors import Invalid
 from gateway.model import Extra, Hold, Item, Kind, Status
 from tests.engine.support import FAR, T0, bind, ids, item, live, seqs

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from gateway.engine.session import State
+from gateway.engine.states import State
 from gateway.hub.due import PAUSE
 from gateway.ids import encode_id
 from gateway.model import STATUS_NAMES, Chain, Hold, Kind, Status

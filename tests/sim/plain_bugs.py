@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 import gateway.hub.answers as answers_module
 from gateway.commit import Change
-from gateway.engine.session import Session, State
+from gateway.engine.session import Session
+from gateway.engine.states import State
 from gateway.engine.window import Window
 from gateway.hub.answers import Answers
 from gateway.hub.delivery import Delivery

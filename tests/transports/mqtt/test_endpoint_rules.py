@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config import Clients
-from gateway.engine.session import State
+from gateway.engine.states import State
 from gateway.model import Status, Sub
 from gateway.transports.mqtt import codec
 from gateway.transports.mqtt.codec import Connack, P, Publish
