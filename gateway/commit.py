@@ -431,6 +431,11 @@ class Commit:
     def __bool__(self) -> bool:
         return bool(self.appends or self.binds or self.settles or self.ops or self.reads)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for what it brings: nobody does for settles alone."""
+        return bool(self.appends or self.binds or self.ops or self.reads)
+
 
 class Recovered(Struct):
     """What the store knows when it opens. Window items come without bodies (but with `x`), in seq order, marks

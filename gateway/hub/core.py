@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from gateway.hub.brokered import Brokered
     from gateway.hub.custody import Custody
 
+# ms from the last commit for which settles alone wait for company: a commit of their own would cost as much as one that
+# somebody waits for
+LAZY = 5
 # a turn handles at most this many due deadlines before others have their turn
 DUE_A_TURN = 1000
 # a turn works at most this many sessions, and writes at most this many connections, before others have their turn
@@ -117,6 +120,9 @@ class Core:
         self._turn = False
         self._handle: Handle | None = None
         self._handle_at = 0
+        self.lazy = LAZY
+        self._submitted_at = 0
+        self._later: Handle | None = None  # settles alone wait
         # wired by the hub
         self.flow: Flow
         self.intake: Taker
@@ -215,8 +221,25 @@ class Core:
         """Hand over the commit, unless one is under way or the store is away."""
         if self.busy or not self.commit or self.down:
             return
+        when = self._submitted_at + self.lazy
+        if self.now() < when and not (self.commit.awaited or self.draining):
+            if self._later is None:
+                self._later = self.scheduler.at(when, self._submit_later)
+            return
+        self._hand_over()
+
+    def _submit_later(self) -> None:
+        """Nobody came to keep the settles company."""
+        self._later = None
+        if not self.busy and self.commit and not self.down:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         commit, self.commit = self.commit, Commit()
-        commit.at = self.now()
+        commit.at = self._submitted_at = self.now()
         self.busy = True
         self.store.submit(commit, self.finish)
 

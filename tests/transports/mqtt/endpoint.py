@@ -168,6 +168,8 @@ class Endpoint:
             random.Random(1),
             lambda: f"{next(names):08d}token",
         )
+        # time stands still: settles are committed at once
+        self.hub.core.lazy = 0
         self.server: MqttServer
         self.devices: list[Device] = []
 

@@ -135,6 +135,8 @@ class Gateway:
             self.config, self.store, self.clock, Outbound(), Watch(), random.Random(1),
             lambda: f"{next(self._names):08d}token",
         )  # fmt: skip
+        # time stands still: settles are committed at once
+        hub.core.lazy = 0
         hub.start()
         return hub
 
