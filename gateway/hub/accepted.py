@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from gateway.commit import Commit, ReadItems, RunSink
+from gateway.commit import Commit, RunSink
 from gateway.engine.session import Session
 from gateway.engine.states import NEVER, State
 from gateway.errors import Conflict, GatewayError
 from gateway.hub.core import Core
 from gateway.hub.intake import Intake
 from gateway.model import NORMAL, Hold, Item, Kind, Status
+from gateway.reads import ReadItems
 
 _BOUND = int(Hold.BOUND)
 _WAITING = int(Hold.WAITING)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from gateway.commit import Change, Commit, Event, Note, ReadItems, SettleGaps
+from gateway.commit import Change, Commit, Event, Note, SettleGaps
 from gateway.engine.session import Session
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Kind, Status
 from gateway.ports import Connection
+from gateway.reads import ReadItems
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
 _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)

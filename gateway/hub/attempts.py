@@ -6,11 +6,12 @@ read at a time: while that waits for the commit before it, it grows with the roo
 is followed by as many starts in the next.
 """
 
-from gateway.commit import Change, Commit, Event, ReadChains
+from gateway.commit import Change, Commit, Event
 from gateway.hub.core import Core
 from gateway.hub.outcomes import Outcomes
 from gateway.model import ChainRow, Hold, Item, Phase
 from gateway.ports import Outbound, Outcome
+from gateway.reads import ReadChains
 
 _NONE, _CLAIMED = int(Hold.NONE), int(Hold.CLAIMED)
 # rows of one read: their outcomes and claims come back in slices of this size, too

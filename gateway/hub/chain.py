@@ -6,13 +6,14 @@ by attempts.py; what their outcomes mean is in outcomes.py.
 
 from collections.abc import Callable
 
-from gateway.commit import Change, Event, Gap, Note, ReadChainable
+from gateway.commit import Change, Event, Gap, Note
 from gateway.engine.session import Session
 from gateway.engine.states import State
 from gateway.hub.attempts import Attempts
 from gateway.hub.core import Core
 from gateway.model import Chain, ChainRow, Hold, Item, Kind, Status
 from gateway.ports import Outbound
+from gateway.reads import ReadChainable
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
 _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)

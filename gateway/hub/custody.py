@@ -8,13 +8,14 @@ It takes what was never sent in any way (status QUEUED, no marks), lane by lane,
 committed and being published is bounded by the custodian's room; clients take turns, each with one read under way.
 """
 
-from gateway.commit import Change, Event, Note, ReadWaiting
+from gateway.commit import Change, Event, Note
 from gateway.engine.queue import LANE_COUNT
 from gateway.engine.session import Session
 from gateway.hub.brokered import VIA, Brokered, Place
 from gateway.hub.core import Core
 from gateway.model import Hold, Item, Status
 from gateway.ports import Custodian
+from gateway.reads import ReadWaiting
 
 _NONE, _WAITING = int(Hold.NONE), int(Hold.WAITING)
 _QUEUED, _SENT = int(Status.QUEUED), int(Status.SENT)

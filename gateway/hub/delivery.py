@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.auth.principal import Principal
-from gateway.commit import Change, PutSession, ReadWaiting, SettleGaps, Unbind
+from gateway.commit import Change, PutSession, SettleGaps, Unbind
 from gateway.engine.session import Session
 from gateway.engine.states import State
 from gateway.errors import Close, Limited
@@ -17,6 +17,7 @@ from gateway.hub.joining import Joining, plain_at
 from gateway.hub.redelivery import Redelivery
 from gateway.model import Hold, Item, Kind, Status, Sub
 from gateway.ports import Attach, Connection
+from gateway.reads import ReadWaiting
 from gateway.wire import Hello
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)

@@ -4,10 +4,11 @@ the sweep.
 
 from typing import Any
 
-from gateway.commit import Change, ReadDue, Sweep
+from gateway.commit import Change, Sweep
 from gateway.engine.states import State
 from gateway.hub.core import Core, ms
 from gateway.model import Chain, Hold, Item, Status
+from gateway.reads import ReadDue
 
 _WAITING, _BOUND, _LATER = int(Hold.WAITING), int(Hold.BOUND), int(Hold.LATER)
 SLICE = 100

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any
 
 from gateway.auth.principal import Principal
-from gateway.commit import Commit, ReadItems, Recovered
+from gateway.commit import Commit, Recovered
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.session import Session
@@ -40,6 +40,7 @@ from gateway.hub.explain import explain
 from gateway.hub.intake import Intake
 from gateway.model import ChainRow, Item
 from gateway.ports import Connection, Custodian, Observer, Outbound, Scheduler, Store
+from gateway.reads import ReadItems
 
 REOPEN_MS = 500
 # the clock is compared with the wall this often

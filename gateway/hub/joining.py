@@ -12,13 +12,14 @@ from itertools import islice
 from typing import Any
 
 from gateway.auth.principal import Principal
-from gateway.commit import PutSession, ReadItems, Reclaim, Unbind
+from gateway.commit import PutSession, Reclaim, Unbind
 from gateway.engine.session import Session
 from gateway.engine.states import Input
 from gateway.errors import Close, Invalid, Limited, Unavailable
 from gateway.hub.core import Core
 from gateway.model import Hold, Item, Kind, SessionRow, Status, Sub
 from gateway.ports import Attach, Connection
+from gateway.reads import ReadItems
 from gateway.wire import Hello
 
 NO_HELLO = Hello()

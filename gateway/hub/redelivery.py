@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from gateway.commit import Change, Event, ReadItems
+from gateway.commit import Change, Event
 from gateway.engine.session import Session
 from gateway.hub.answers import session_of
 from gateway.hub.core import Core
 from gateway.model import Chain, Hold, Item, Kind, Status
 from gateway.ports import Connection
+from gateway.reads import ReadItems
 
 _BOUND = int(Hold.BOUND)
 

@@ -6,18 +6,9 @@ from typing import Generic, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from gateway.commit import (
-    Event,
-    Gap,
-    Read,
-    ReadChain,
-    ReadChainable,
-    ReadChains,
-    ReadDue,
-    ReadItems,
-    ReadWaiting,
-)
+from gateway.commit import Event, Gap
 from gateway.model import Chain, ChainRow, ClientRow, Extra, Hold, Item, Kind, Missed, Phase, SessionRow
+from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 

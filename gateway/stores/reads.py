@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.commit import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 from gateway.model import Item
+from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 from gateway.stores.rows import (
     BARE,
     BARE_ROW,

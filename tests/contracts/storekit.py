@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.commit import Commit, Gap, KeyClaim, Op, PutSession, Read, Recovered
+from gateway.commit import Commit, Gap, KeyClaim, Op, PutSession, Recovered
 from gateway.errors import StoreFailed
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Hold, Item, Missed, SessionRow
+from gateway.reads import Read
 from gateway.stores import MemoryStore, SqliteStore
 from gateway.stores.memory_tables import Tables
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.commit import Change, KeyClaim, ReadChain, ReadItems, ReadWaiting, Twin
+from gateway.commit import Change, KeyClaim, Twin
 from gateway.model import ChainRow, Extra, Missed, Status
+from gateway.reads import ReadChain, ReadItems, ReadWaiting
 from tests.contracts.storekit import BOUND, FAR, LATER, NONE, WAITING, Kit, failed
 
 

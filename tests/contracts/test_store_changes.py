@@ -2,20 +2,9 @@
 
 import pytest
 
-from gateway.commit import (
-    Change,
-    DropDead,
-    Event,
-    Gap,
-    Note,
-    PutSession,
-    ReadChain,
-    ReadDue,
-    ReadItems,
-    ReadWaiting,
-    Unbind,
-)
+from gateway.commit import Change, DropDead, Event, Gap, Note, PutSession, Unbind
 from gateway.model import ChainRow, Extra, Item, Missed, SessionRow, Status
+from gateway.reads import ReadChain, ReadDue, ReadItems, ReadWaiting
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit, failed
 
 

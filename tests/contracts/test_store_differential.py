@@ -25,13 +25,6 @@ from gateway.commit import (
     Op,
     PutClient,
     PutSession,
-    Read,
-    ReadChain,
-    ReadChainable,
-    ReadChains,
-    ReadDue,
-    ReadItems,
-    ReadWaiting,
     Reclaim,
     SettleGaps,
     Sweep,
@@ -39,6 +32,7 @@ from gateway.commit import (
 )
 from gateway.errors import GatewayError
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
+from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 from gateway.stores import counters, queries
 from tests.contracts.storekit import (
     BOUND,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import Commit, PutSession, ReadItems
+from gateway.commit import Commit, PutSession
 from gateway.errors import ConfigError, StoreFailed
 from gateway.model import SessionRow
+from gateway.reads import ReadItems
 from gateway.stores import MemoryStore, SqliteStore, schema
 from gateway.stores import sqlite as sqlite_module
 from tests.contracts.storekit import BOUND, Kit, MemoryKit, SqliteKit, failed

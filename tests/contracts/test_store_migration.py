@@ -5,9 +5,10 @@ import sqlite3
 
 import pytest
 
-from gateway.commit import Change, Event, Gap, KeyClaim, PutClient, ReadItems
+from gateway.commit import Change, Event, Gap, KeyClaim, PutClient
 from gateway.errors import ConfigError
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra
+from gateway.reads import ReadItems
 from gateway.stores import SqliteStore, schema
 from tests.contracts.storekit import BOUND, NONE, SqliteKit, recovered
 

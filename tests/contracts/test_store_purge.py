@@ -11,13 +11,12 @@ from gateway.commit import (
     KeyClaim,
     Note,
     PutClient,
-    ReadChain,
-    ReadItems,
     SettleGaps,
     Sweep,
     Twin,
 )
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, Status
+from gateway.reads import ReadChain, ReadItems
 from tests.contracts.storekit import BOUND, CLAIMED, LATER, NONE, WAITING, Kit
 
 

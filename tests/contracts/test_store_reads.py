@@ -2,19 +2,9 @@
 
 import pytest
 
-from gateway.commit import (
-    Change,
-    Read,
-    ReadChain,
-    ReadChainable,
-    ReadChains,
-    ReadDue,
-    ReadItems,
-    ReadWaiting,
-    Reclaim,
-    Unbind,
-)
+from gateway.commit import Change, Reclaim, Unbind
 from gateway.model import ChainRow, Extra
+from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 from tests.contracts.storekit import BOUND, LATER, NONE, WAITING, Kit
 
 

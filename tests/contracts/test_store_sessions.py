@@ -1,18 +1,8 @@
 """Sessions: runs of seqs, settles, ended epochs, what chains give back, what was missed."""
 
-from gateway.commit import (
-    Change,
-    Gap,
-    Op,
-    PutClient,
-    PutSession,
-    ReadChain,
-    ReadItems,
-    Reclaim,
-    SettleGaps,
-    Unbind,
-)
+from gateway.commit import Change, Gap, Op, PutClient, PutSession, Reclaim, SettleGaps, Unbind
 from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status, Sub
+from gateway.reads import ReadChain, ReadItems
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit
 
 

@@ -12,18 +12,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from gateway.commit import (
-    Change,
-    Commit,
-    ReadChain,
-    ReadChainable,
-    ReadChains,
-    ReadDue,
-    ReadItems,
-    ReadWaiting,
-)
+from gateway.commit import Change, Commit
 from gateway.errors import ConfigError
 from gateway.model import ChainRow, Extra, Item
+from gateway.reads import ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 from gateway.stores import SqliteStore, counters, rows, schema, wal
 from gateway.stores.rows import bulk
 from tests.contracts.storekit import BOUND, NONE, WAITING, SqliteKit

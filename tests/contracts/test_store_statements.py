@@ -6,24 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import (
-    Change,
-    Event,
-    KeyClaim,
-    PutSession,
-    ReadChain,
-    ReadChainable,
-    ReadChains,
-    ReadDue,
-    ReadItems,
-    ReadWaiting,
-    Reclaim,
-    SettleGaps,
-    Sweep,
-    Unbind,
-)
+from gateway.commit import Change, Event, KeyClaim, PutSession, Reclaim, SettleGaps, Sweep, Unbind
 from gateway.ids import IdMaker
 from gateway.model import ChainRow, Extra, SessionRow
+from gateway.reads import ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
 from gateway.stores import queries
 from tests.contracts.storekit import BOUND, NONE, WAITING, SqliteKit
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from gateway.auth.principal import Principal
-from gateway.commit import Commit, ReadWaiting
+from gateway.commit import Commit
 from gateway.errors import Conflict, StoreFailed
 from gateway.model import Kind, Publish, Status
 from gateway.ports import Outcome
+from gateway.reads import ReadWaiting
 from tests.hub.custodian import Broker, behind, custody, put, until_taken
 from tests.hub.rig import KEY, Conn, Rig
 from tests.hub.test_plain import events

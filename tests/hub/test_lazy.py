@@ -2,7 +2,7 @@
 
 from msgspec import Raw
 
-from gateway.hub.core import LAZY
+from gateway.hub.turn import LAZY
 from gateway.model import Hold, Publish
 from tests.hub.rig import KEY, Conn, Rig
 from tests.hub.test_bare import rows

@@ -5,7 +5,7 @@ whoever is there already is served in between.
 import pytest
 
 from gateway.errors import Close, StoreFailed
-from gateway.hub import core, hub, joining
+from gateway.hub import hub, joining, turn
 from tests.hub.rig import Conn, Rig
 
 
@@ -13,7 +13,7 @@ from tests.hub.rig import Conn, Rig
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of everything."""
     monkeypatch.setattr(joining, "JOINS_A_COMMIT", 2)
-    monkeypatch.setattr(core, "TOUCHED_A_TURN", 2)
+    monkeypatch.setattr(turn, "TOUCHED_A_TURN", 2)
     monkeypatch.setattr(hub, "LEAVES_A_TURN", 2)
 
 
@@ -128,10 +128,10 @@ def test_a_turn_works_so_many_sessions_and_writes_so_many_connections() -> None:
     for conn in conns:
         conn.flush = lambda conn=conn: order.append(conn.client)  # type: ignore[method-assign,misc]
         rig.hub.core.touch(conn)
-    turn = rig.hub.core.end_turn
-    turn()
+    end = rig.hub.core.end_turn
+    end()
     assert order == ["a", "b"]
-    turn()
+    end()
     assert order == ["a", "b", "c", "d"]
     # the last comes by itself
     rig.turns.run()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from gateway.errors import Close
-from gateway.hub import core, hub, joining
+from gateway.hub import hub, joining, turn
 from gateway.model import Status
 from tests.sim.bugs import PLANTED, planted
 from tests.sim.profiles import PROFILES
@@ -48,7 +48,7 @@ def test_promises_hold_in_small_slices(profile: str, monkeypatch: pytest.MonkeyP
     would meet. Seen to fail where what is over a slice is forgotten.
     """
     monkeypatch.setattr(joining, "JOINS_A_COMMIT", 1)
-    monkeypatch.setattr(core, "TOUCHED_A_TURN", 1)
+    monkeypatch.setattr(turn, "TOUCHED_A_TURN", 1)
     monkeypatch.setattr(hub, "LEAVES_A_TURN", 1)
     for seed in range(SLICED):
         run(PROFILES[profile], seed)
