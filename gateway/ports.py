@@ -123,16 +123,25 @@ class Scheduler(Protocol):
 
 
 class Outcome(Struct, frozen=True):
-    """What became of one attempt (PROVIDERS). `retry_after`: seconds, a floor; `blame`: message recipient
-    credential account.
+    """What became of one attempt (PROVIDERS).
+
+    `kind`: accepted (the provider has taken it; `receipt`: it will report what follows), delivered, retry (nothing went
+    out), refused (`blame`: message, recipient, credential or account), ambiguous (may or may not have gone out).
+    `retry_after`: seconds, a floor. `pause`: what else waits so long, whatever the kind: "account", "recipient", or ""
+    (nothing). `learnt` of the address: gone, opted_out, moved (to `address`), or "". `code`: the provider's own.
     """
 
-    kind: str  # accepted | delivered | retry | refused | ambiguous
+    kind: str
     reason: str
     blame: str = ""
     retry_after: float = 0.0
     provider_id: str = ""
     status: int = 0  # the HTTP status, 0 = none
+    code: str = ""
+    pause: str = ""
+    learnt: str = ""
+    address: str = ""
+    receipt: bool = False
 
 
 class Outbound(Protocol):
@@ -141,7 +150,10 @@ class Outbound(Protocol):
     def room(self, channel: str) -> int:
         """How many more attempts the channel takes now."""
 
-    def send(self, channel: str, item: Item, attempt: int, done: Callable[[Outcome], None]) -> None: ...
+    def send(
+        self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
+    ) -> None:
+        """`address`: the recipient's at this channel; "" where it has none there."""
 
 
 class Custodian(Protocol):

@@ -1,12 +1,14 @@
 """The configuration: one TOML file, overridden by the environment, every key with a unit, a default and bounds.
 
 table.py      what every table is; a field's meaning, unit and bounds
-listeners.py  the tables of the listeners; schema.py: all others. docs/configuration.md is made from them
+listeners.py  the tables of the listeners; channels/: those of the channels, a file for each kind; schema.py: all
+              others. docs/configuration.md is made from them
 load.py       file + environment -> Config; the first thing wrong is a ConfigError naming its key
 checks.py     what one field alone cannot say: pairs of keys, names that must exist, addresses
 reference.py  what is in force, secrets masked; the reference page
 """
 
+from gateway.config.channels import KINDS, Channel, OnAmbiguous, Webhook
 from gateway.config.checks import check, parse_listen
 from gateway.config.listeners import Broker, Http, Mqtt, Websocket
 from gateway.config.load import PREFIX, load
@@ -16,7 +18,6 @@ from gateway.config.schema import (
     Algorithm,
     ApiKey,
     Auth,
-    Channel,
     Clients,
     Config,
     Dedup,
@@ -24,16 +25,15 @@ from gateway.config.schema import (
     Issuer,
     Limits,
     Log,
-    OnAmbiguous,
     Routes,
     Scope,
     Session,
     Store,
-    Webhook,
 )
 from gateway.config.table import Table
 
 __all__ = [
+    "KINDS",
     "PREFIX",
     "SCOPES",
     "Algorithm",

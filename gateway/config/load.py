@@ -11,12 +11,14 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 import msgspec
 from msgspec.structs import FieldInfo, fields
 
+from gateway.config.channels import KINDS, Channel
 from gateway.config.checks import check
 from gateway.config.schema import Config
-from gateway.config.table import Table
+from gateway.config.table import Table, hide_of
 from gateway.errors import ConfigError
 
 PREFIX = "BOTGW_"
+FILE = "file:"
 T = TypeVar("T", bound=Table)
 
 
@@ -82,10 +84,8 @@ def _table(kind: type[T], value: Any, at: str) -> T:
         raise _wrong(at, "must be a table", value)
     known = {field.name: field for field in fields(kind)}
     given = dict(value)
-    tag = kind.__struct_config__.tag
-    if tag is not None and (named := _plain(given.pop("kind", None))) != tag:
-        what = "is missing" if named is None else "is unknown"
-        raise ConfigError(f"{at}.kind: {what}; known: {tag}", field=f"{at}.kind")
+    if issubclass(kind, Channel):
+        given.pop("kind")
     for key, item in given.items():
         if key not in known:
             raise _unknown(key, item, known, at)
@@ -113,11 +113,26 @@ def _value(annotated: Any, value: Any, at: str) -> Any:
     if get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise _wrong(at, "must be a table of tables", value)
-        return {name: _table(inner[1], item, f"{at}.{name}") for name, item in value.items()}
+        return {name: _channel(item, f"{at}.{name}") for name, item in value.items()}
     return _leaf(annotated, value, at)
 
 
+def _channel(value: Any, at: str) -> Channel:
+    """A channel, of the kind that it says."""
+    if not isinstance(value, dict):
+        raise _wrong(at, "must be a table", value)
+    named = _plain(value.get("kind"))
+    for kind in KINDS:
+        if kind.__struct_config__.tag == named:
+            return _table(kind, value, at)
+    what = "is missing" if named is None else "is unknown"
+    known = ", ".join(str(kind.__struct_config__.tag) for kind in KINDS)
+    raise ConfigError(f"{at}.kind: {what}; known: {known}", field=f"{at}.kind")
+
+
 def _leaf(annotated: Any, value: Any, at: str) -> Any:
+    if hide_of(annotated) == "all":
+        value = _from_file(value, at)
     try:
         leaf = msgspec.convert(_plain(value), annotated)
     except msgspec.ValidationError as error:
@@ -129,6 +144,18 @@ def _leaf(annotated: Any, value: Any, at: str) -> Any:
     if isinstance(leaf, float) and not math.isfinite(leaf):
         raise _wrong(at, "must be a finite number", value)
     return leaf
+
+
+def _from_file(value: Any, at: str) -> Any:
+    """A secret that is `file:PATH` is what that file holds, without the line end."""
+    path = str(_plain(value))
+    if not path.startswith(FILE):
+        return value
+    try:
+        return Path(path.removeprefix(FILE)).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "is not UTF-8"
+        raise _wrong(at, f"its file cannot be read: {why}", value) from None
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """The configuration for people: what is in force with its secrets masked, and the reference page."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields
 
+from gateway.config.channels import KINDS, Channel
 from gateway.config.listeners import Broker
-from gateway.config.schema import ApiKey, Config, Issuer, Webhook
+from gateway.config.schema import ApiKey, Config, Issuer
 from gateway.config.table import Table, hidden, hide_of, meaning
 
 _HEAD = """# Configuration
@@ -22,6 +24,8 @@ BOTGW_WEBSOCKET__LISTEN=0.0.0.0:8080
 BOTGW_SESSION__ACK_WAIT=5
 BOTGW_ROUTES__DEFAULT='["hook"]'
 ```
+
+A secret can stand in a file of its own: where a key holds one, `file:/run/secrets/name` is what that file holds.
 
 `bot-gateway check` prints what is in force, secrets masked. Durations are seconds, sizes bytes.
 """
@@ -62,14 +66,24 @@ def reference_markdown() -> str:
         if field.name == "auth":
             parts += _section("`[[auth.api_keys]]`", ApiKey)
             parts += _section("`[[auth.issuers]]`", Issuer)
-    parts += _section('`[channels.<name>]` with `kind = "webhook"`', Webhook)
+    parts += _section(
+        "`[channels.<name>]`, whatever its kind",
+        Channel,
+        "What every channel has. A kind may have other defaults.",
+    )
+    common = {field.name: field.default for field in fields(Channel)}
+    for kind in KINDS:
+        own = [f for f in fields(kind) if common.get(f.name, f) != f.default]
+        parts += _section(f'`[channels.<name>]` with `kind = "{kind.__struct_config__.tag}"`', kind, rows=own)
     return "\n".join(parts)
 
 
-def _section(title: str, kind: type[Table]) -> list[str]:
-    rows = [_row(field) for field in fields(kind) if not _holds_tables(field)]
+def _section(
+    title: str, kind: type[Table], text: str = "", rows: Sequence[FieldInfo] | None = None
+) -> list[str]:
+    shown = [_row(field) for field in (fields(kind) if rows is None else rows) if not _holds_tables(field)]
     head = ["| key | type | unit | default | bounds | meaning |", "|---|---|---|---|---|---|"]
-    return [f"## {title}", "", kind.__doc__ or "", "", *head, *rows, ""]
+    return [f"## {title}", "", text or kind.__doc__ or "", "", *head, *shown, ""]
 
 
 def _holds_tables(field: FieldInfo) -> bool:

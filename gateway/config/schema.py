@@ -5,6 +5,7 @@ Durations are seconds, sizes bytes. Secrets are marked, and never appear in a re
 
 from typing import Annotated, Literal
 
+from gateway.config.channels import Channel
 from gateway.config.listeners import Http, Mqtt, Websocket
 from gateway.config.table import DAY, KIB, MIB, Table, about
 from gateway.model import MAX_CHAIN, MAX_TTL, ChannelName
@@ -238,38 +239,6 @@ class Drain(Table, frozen=True, kw_only=True):
     timeout: Annotated[
         float, about("until connections that are left are closed with 4000", "s", ge=0, le=3600)
     ] = 10.0
-
-
-OnAmbiguous = Literal["retry", "next", "stop"]
-
-
-class Webhook(Table, frozen=True, kw_only=True, tag_field="kind", tag="webhook"):
-    """A Standard Webhooks receiver."""
-
-    url: Annotated[str, about("where to POST; http or https", hide="query", max_length=2048)]
-    secret: Annotated[
-        str | tuple[str, ...],
-        about("`whsec_` and base64 of 24 to 64 bytes; a list while it is rotated, each signs", hide="all"),
-    ]
-    allow_private: Annotated[bool, about("allow addresses that are not public")] = False
-    timeout: Annotated[float, about("for one attempt, whole", "s", ge=0.05, le=300)] = 15.0
-    concurrency: Annotated[int, about("attempts open at once", "attempts", ge=1, le=1000)] = 64
-    max_attempts: Annotated[
-        int,
-        about("attempts until the next channel of the chain or the dead letters", "attempts", ge=1, le=1000),
-    ] = 8
-    backoff_base: Annotated[
-        float, about("the first pause is up to this, then doubling, full jitter", "s", ge=0.001, le=86400)
-    ] = 1.0
-    backoff_max: Annotated[float, about("where the doubling ends", "s", ge=0.001, le=86400)] = 300.0
-    on_ambiguous: Annotated[
-        OnAmbiguous,
-        about("what follows an attempt that may or may not have arrived: `retry`, `next` channel, or `stop`"),
-    ] = "retry"
-
-
-# every kind of channel; a second one makes this a tagged union
-Channel = Webhook
 
 
 class Config(Table, frozen=True, kw_only=True):

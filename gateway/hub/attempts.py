@@ -91,7 +91,11 @@ class Attempts:
                 self.pump(channel)
                 return
             self.outbound.send(
-                channel, item, row.total, lambda outcome: self._came(row, item, outcome, generation)
+                channel,
+                item,
+                row.total,
+                core.address_of(item.client, channel),
+                lambda outcome: self._came(row, item, outcome, generation),
             )
 
         core.change(

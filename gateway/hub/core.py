@@ -120,6 +120,16 @@ class Core(Turn):
             return row.record.fallback
         return self._route
 
+    def address_of(self, client: str, channel: str) -> str:
+        """The client's address at a channel; "" where its record has none, or the channel needs none."""
+        row = self.clients.get(client)
+        if row is None or not row.record.contacts:
+            return ""
+        contacts, settings = row.record.contacts, self.config.channels[channel]
+        if settings.contact:
+            return contacts.get(settings.contact, "")
+        return contacts.get(channel) or contacts.get(settings.CONTACT, "")
+
     def next_look(self, item: Item, session: Session | None, now: int) -> int:
         """When the store must show a row that waits: its end, its own deadline, or its client's if that was
         never here.

@@ -20,15 +20,15 @@ import aiohttp
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from gateway.config.schema import Channel
+from gateway.config.channels import Channel
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome
+from gateway.providers import registry
 from gateway.providers.addresses import is_literal, is_public
 from gateway.providers.failures import INTERNAL, failed
-from gateway.providers.provider import Answer, Provider, Request
+from gateway.providers.provider import Answer, Provider, Request, Send, Unsendable, line
 from gateway.providers.resolver import AddressRefused, CheckedResolver, Lookup, system_lookup
-from gateway.providers.webhook import Webhook
 from gateway.wire import trace_of
 
 MAX_ANSWER = 64 * 1024  # bytes read of an answer's body; a connection with more to say is dropped
@@ -74,7 +74,7 @@ class _Channel:
     def __init__(self, name: str, settings: Channel) -> None:
         self.name = name
         self.settings = settings
-        self.provider: Provider = Webhook(name, settings)
+        self.provider: Provider = registry.make(name, settings, "")
         self.session: aiohttp.ClientSession | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.ended = dict.fromkeys(KINDS, 0)
@@ -145,7 +145,9 @@ class Dispatcher:
             return 0 if self._closed else 1
         return found.room
 
-    def send(self, channel: str, item: Item, attempt: int, done: Callable[[Outcome], None]) -> None:
+    def send(
+        self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
+    ) -> None:
         """Make one attempt. `done` is called on a later turn of the loop, once, unless `close` comes before it."""
         if self._closed:
             return
@@ -157,7 +159,10 @@ class Dispatcher:
         if not found.room:
             loop.call_soon(done, Outcome("retry", "channel full"))
             return
-        task = loop.create_task(self._run(found, item, attempt, done))
+        if not address and found.settings.CONTACT:
+            loop.call_soon(done, Outcome("refused", "no address for this channel", blame="recipient"))
+            return
+        task = loop.create_task(self._run(found, item, attempt, address, done))
         found.tasks.add(task)
         task.add_done_callback(found.tasks.discard)
 
@@ -169,12 +174,12 @@ class Dispatcher:
         }
 
     async def _run(
-        self, channel: _Channel, item: Item, attempt: int, done: Callable[[Outcome], None]
+        self, channel: _Channel, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
         started = time.monotonic_ns()
-        outcome = await self._attempt(channel, item, attempt)
+        outcome = await self._attempt(channel, item, attempt, address)
         channel.busy_ms += (time.monotonic_ns() - started) // 1_000_000
         channel.ended[outcome.kind] += 1
         channel.tasks.discard(task)  # `done` may ask for room
@@ -183,13 +188,15 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - reported; the other attempts go on
             self._report(error, channel, item, attempt)
 
-    async def _attempt(self, channel: _Channel, item: Item, attempt: int) -> Outcome:
+    async def _attempt(self, channel: _Channel, item: Item, attempt: int, address: str) -> Outcome:
         """One outcome, whatever happens, except where the attempt is cancelled."""
         progress = _Progress()
         _progress.set(progress)
         try:
-            request = channel.provider.request(item, trace_of(item, self._trace_root), self._wall())
+            request = channel.provider.request(self._as_sent(item, attempt, address))
             await self._exchange(channel, request, progress)
+        except Unsendable as error:
+            return Outcome("refused", line(error.reason), blame=error.blame)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -214,6 +221,18 @@ class Dispatcher:
             self._report(failure, channel, item, attempt)
         return outcome
 
+    def _as_sent(self, item: Item, attempt: int, address: str) -> Send:
+        wall = self._wall()
+        return Send(
+            item=item,
+            id=encode_id(item.id),
+            attempt=attempt,
+            trace=trace_of(item, self._trace_root),
+            address=address,
+            wall=wall,
+            ttl=max(item.expire / 1000 - wall, 1.0),
+        )
+
     async def _exchange(self, channel: _Channel, request: Request, progress: _Progress) -> None:
         """Send the request and read the answer into `progress`."""
         session = channel.session
@@ -225,7 +244,9 @@ class Dispatcher:
         data = request.body if len(request.body) <= ONE_WRITE else io.BytesIO(request.body)
         async with (
             asyncio.timeout(channel.settings.timeout),
-            session.post(url, data=data, headers=request.headers, allow_redirects=False) as response,
+            session.request(
+                request.method, url, data=data, headers=request.headers, allow_redirects=False
+            ) as response,
         ):
             headers = {name.lower(): value for name, value in response.headers.items()}
             progress.answer = Answer(response.status, headers, b"")

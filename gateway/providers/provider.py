@@ -1,13 +1,18 @@
-"""What a provider is, and what those that speak HTTP have in common. Pure."""
+"""What a provider is: requests out of messages, outcomes out of answers, receipts out of callbacks. Pure.
+
+The dispatcher does the I/O: it hands in the real time and, where a provider needs one, an access token.
+"""
 
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import ceil
-from typing import Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import msgspec
 from msgspec import Struct
 
 from gateway.model import Item
@@ -20,12 +25,39 @@ _seconds = re.compile(r"[0-9]{1,9}").fullmatch
 _readable = ("text/", "application/json", "application/problem+json")
 
 
+class Send(Struct, frozen=True, kw_only=True):
+    """One attempt, as a provider sees it."""
+
+    item: Item  # with its body
+    id: str  # the message's id, as the API shows it
+    attempt: int  # counted over the whole chain, from 1
+    trace: str  # the message's traceparent
+    address: str  # the recipient's; "" where the channel has one receiver for all
+    wall: float  # real time, Unix s
+    ttl: float  # s for which the message is worth something, from now; above 0
+    token: str = ""  # access token, of a provider that is Granting
+
+    @property
+    def ref(self) -> str:
+        """Names this attempt to a provider that hands it back in its callbacks; `ref_of` reads it."""
+        return f"{self.id}.{self.attempt}"
+
+
 class Request(Struct, frozen=True):
-    """One attempt, to be sent by POST as it is."""
+    """One HTTP request, to be sent as it is."""
 
     url: str
     headers: dict[str, str]
     body: bytes
+    method: Literal["POST", "GET", "PUT"] = "POST"
+
+
+class Mail(Struct, frozen=True):
+    """One e-mail, for a server that speaks SMTP."""
+
+    message: EmailMessage
+    sender: str  # of the envelope
+    recipient: str
 
 
 class Answer(Struct, frozen=True):
@@ -36,14 +68,107 @@ class Answer(Struct, frozen=True):
     body: bytes
 
 
-class Provider(Protocol):
-    """A kind of channel, bound to its settings. Pure: the real time is handed in as `wall` (Unix s)."""
+class Unsendable(Exception):
+    """This attempt cannot be made a request: refused, without one. `blame` as in Outcome."""
 
-    def request(self, item: Item, trace: str, wall: float) -> Request:
-        """The request of one attempt. `trace`: the message's traceparent."""
+    def __init__(self, reason: str, blame: str = "message") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.blame = blame
+
+
+class Provider(Protocol):
+    """A kind of channel, bound to its settings.
+
+    It is made by `Kind(name, settings, callback)`: the channel's name, its table of the configuration, and the public
+    URL where its callbacks arrive ("": nowhere). That raises ConfigError for settings that cannot work.
+    """
+
+    def request(self, send: Send) -> Request:
+        """The request of one attempt: the same message gives the same one, but for what is of the attempt. Raises
+        Unsendable.
+        """
 
     def outcome(self, answer: Answer, wall: float) -> Outcome:
-        """What the answer means."""
+        """What the answer means. `wall`: real time, Unix s."""
+
+
+class Grant(Struct, frozen=True):
+    """An access token, good until `until` (Unix s)."""
+
+    token: str
+    until: float
+
+
+@runtime_checkable
+class Granting(Protocol):
+    """A provider that needs an access token, which is asked for by a request of its own and kept."""
+
+    def grant_request(self, wall: float) -> Request: ...
+
+    def grant(self, answer: Answer, wall: float) -> Grant | Outcome:
+        """The token; or why there is none, as the outcome (retry, refused) of the attempts that need it."""
+
+
+class Call(Struct, frozen=True):
+    """A callback as it came in. `url` is the one that the provider was given, with the query of this call."""
+
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """What a callback reports of one attempt, or of an address.
+
+    `ref`: Send.ref, as it was handed back; "": it is about an address alone. `status`: accepted, delivered, read,
+    failed (the provider has given up) or "" (nothing of the kind). `at`: Unix ms, 0: unknown. `key`: the same event
+    has the same one each time it is reported. `learnt` and `address` as in Outcome.
+    """
+
+    ref: str = ""
+    status: Literal["", "accepted", "delivered", "read", "failed"] = ""
+    at: int = 0
+    reason: str = ""
+    code: str = ""
+    blame: str = ""
+    key: str = ""
+    learnt: str = ""
+    address: str = ""
+
+
+class Reply(Struct, frozen=True):
+    """The answer to a callback, once what it reports is durable."""
+
+    receipts: tuple[Receipt, ...] = ()
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain"
+
+
+class Forged(Exception):
+    """A callback whose signature is wrong, missing or too old. The reason holds nothing of the call."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A provider that calls back."""
+
+    def callback(self, call: Call, wall: float) -> Reply:
+        """Check the signature over the raw body, in constant time, and read the call. Raises Forged; ValueError for
+        what is signed but cannot be read (400: the provider shows it to its user).
+        """
+
+
+_ref = re.compile(r"([0-9A-Za-z]{1,32})\.([0-9]{1,6})").fullmatch
+
+
+def ref_of(text: str) -> tuple[str, int] | None:
+    """The message's id and the attempt that Send.ref names; None for what is none."""
+    match = _ref(text)
+    return (match[1], int(match[2])) if match else None
 
 
 def retry_after(answer: Answer, wall: float) -> float:
@@ -65,9 +190,43 @@ def reason_of(answer: Answer) -> str:
     kind = answer.headers.get("content-type", "text/plain").lower()
     said = ""
     if kind.startswith(_readable) and "content-encoding" not in answer.headers:
-        words = " ".join(answer.body[: 8 * MAX_REASON].decode("utf-8", "replace").split())
-        said = "".join(c for c in words if c.isprintable())
+        said = line(answer.body[: 8 * MAX_REASON].decode("utf-8", "replace"))
     return f"HTTP {answer.status}: {said}"[:MAX_REASON] if said else f"HTTP {answer.status}"
+
+
+def line(text: str) -> str:
+    """`text` as one printable line of at most 200 characters."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:MAX_REASON]
+
+
+def json_of(answer: Answer) -> dict[str, Any]:
+    """The object that an answer holds; empty for anything else."""
+    try:
+        found = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def unexplained(answer: Answer, wall: float, *, accepted: bool = False) -> Outcome:
+    """What a status means of which the provider says nothing in particular, by RFC 9110 15.
+
+    2xx whose body was not understood is ambiguous, unless the status alone counts (`accepted`); 408, 425, 429 and 5xx
+    are to be tried again; 3xx and the other 4xx are refused: 401 and 403 blame the credential, 404 and 410 the
+    recipient, the rest the message.
+    """
+    status = answer.status
+    reason = reason_of(answer)
+    if 200 <= status < 300:
+        return Outcome("accepted" if accepted else "ambiguous", reason, status=status)
+    if status in (408, 425, 429) or status >= 500:
+        wait = retry_after(answer, wall)
+        pause = "account" if status == 429 or (status == 503 and wait) else ""
+        return Outcome("retry", reason, retry_after=wait, status=status, pause=pause)
+    if status < 200:
+        return Outcome("ambiguous", reason, status=status)
+    blame = {401: "credential", 403: "credential", 404: "recipient", 410: "recipient"}.get(status, "message")
+    return Outcome("refused", reason, blame=blame, status=status)
 
 
 def rfc3339(ms: int) -> str:

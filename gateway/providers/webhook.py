@@ -10,18 +10,16 @@ import hmac
 
 import msgspec
 from msgspec import Raw, Struct
-from yarl import URL
 
 from gateway import __version__
-from gateway.config.schema import Webhook as Settings
+from gateway.config.channels import Webhook as Settings
 from gateway.errors import ConfigError
-from gateway.ids import encode_id
-from gateway.model import Item
 from gateway.ports import Outcome
-from gateway.providers.addresses import is_loopback
-from gateway.providers.provider import Answer, Request, reason_of, retry_after, rfc3339
+from gateway.providers.provider import Answer, Request, Send, reason_of, retry_after, rfc3339
+from gateway.providers.settings import check_url
 
 _AGAIN = frozenset((408, 425, 429))
+_SLOWER = frozenset((429, 502, 504))
 _BLAME = {401: "credential", 403: "credential", 410: "recipient"}
 
 
@@ -51,67 +49,77 @@ class Webhook:
 
     __slots__ = ("_keys", "_url")
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, callback: str = "") -> None:
         """Raises ConfigError where a secret cannot be read, or where messages would cross a network in the clear."""
         secrets = (settings.secret,) if isinstance(settings.secret, str) else settings.secret
+        field = f"channels.{name}.secret"
+        if not secrets:
+            raise ConfigError(
+                f"{field}: must be `whsec_` and base64 of 24 to 64 bytes, or a list of such", field=field
+            )
         self._url = settings.url
-        self._keys = tuple(_key(secret, f"channels.{name}.secret") for secret in secrets)
-        check_url(settings, f"channels.{name}.url")
+        self._keys = tuple(_key(secret, field) for secret in secrets)
+        check_url(settings.url, settings, f"channels.{name}.url")
 
-    def request(self, item: Item, trace: str, wall: float) -> Request:
-        """The request of one attempt. `item` has its body."""
-        return request(item, trace, self._url, self._keys, wall)
+    def request(self, send: Send) -> Request:
+        """The signed request of one attempt."""
+        item, extra = send.item, send.item.x
+        if item.body is None:
+            raise ValueError("the message has no body")
+        timestamp = str(int(send.wall))
+        data = Data(
+            id=send.id,
+            to=item.client,
+            sender=item.sender,
+            at=item.at,
+            type=extra.type if extra else None,
+            body=Raw(item.body),
+            meta=extra.meta if extra else None,
+            trace=send.trace,
+        )
+        body = msgspec.json.encode(Payload(type="message", timestamp=rfc3339(item.at), data=data))
+        return Request(
+            url=self._url,
+            headers={
+                "content-type": "application/json",
+                "user-agent": f"bot-gateway/{__version__}",
+                "webhook-id": send.id,
+                "webhook-timestamp": timestamp,
+                "webhook-signature": sign(self._keys, send.id, timestamp, body),
+            },
+            body=body,
+        )
 
     def outcome(self, answer: Answer, wall: float) -> Outcome:
-        """What the answer means."""
-        return outcome(answer, wall)
-
-
-def check_url(settings: Settings, field: str) -> None:
-    """Raises ConfigError unless `settings.url` is a URL, and https unless it stays inside."""
-    try:
-        url = URL(settings.url)
-    except ValueError as e:
-        raise ConfigError(f"{field}: not a URL: {e}", field=field) from None
-    if url.scheme == "http" and not settings.allow_private and not is_loopback(url.raw_host or ""):
-        raise ConfigError(f"{field}: must be https; plain http needs allow_private = true", field=field)
+        """What an answer means (PROTOCOL 6, last line)."""
+        status = answer.status
+        if 200 <= status < 300:
+            return Outcome("delivered", f"HTTP {status}", status=status)
+        reason = reason_of(answer)
+        # 600 and above is a server's error (RFC 9110 15)
+        if status in _AGAIN or status >= 500:
+            # 429, 502 and 504 ask to slow down (Standard Webhooks, "Responding to webhooks")
+            pause = "account" if status in _SLOWER else ""
+            return Outcome("retry", reason, retry_after=retry_after(answer, wall), status=status, pause=pause)
+        if (
+            status < 200
+        ):  # 101: another protocol, never asked for; what became of the message is anyone's guess
+            return Outcome("ambiguous", reason, status=status)
+        return Outcome("refused", reason, blame=_BLAME.get(status, "message"), status=status)
 
 
 def _key(secret: str, field: str) -> bytes:
+    """Raises ConfigError, which does not quote it."""
+    prefix, _, encoded = secret.partition("_")
     try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise ConfigError(f"{field}: must be `whsec_` and base64", field=field) from None
-
-
-def request(item: Item, trace: str, url: str, keys: tuple[bytes, ...], wall: float) -> Request:
-    """The signed request of one attempt. Raises ValueError where the item came without its body."""
-    if item.body is None:
-        raise ValueError("the message has no body")
-    message_id, timestamp = encode_id(item.id), str(int(wall))
-    extra = item.x
-    data = Data(
-        id=message_id,
-        to=item.client,
-        sender=item.sender,
-        at=item.at,
-        type=extra.type if extra else None,
-        body=Raw(item.body),
-        meta=extra.meta if extra else None,
-        trace=trace,
-    )
-    body = msgspec.json.encode(Payload(type="message", timestamp=rfc3339(item.at), data=data))
-    return Request(
-        url=url,
-        headers={
-            "content-type": "application/json",
-            "user-agent": f"bot-gateway/{__version__}",
-            "webhook-id": message_id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": sign(keys, message_id, timestamp, body),
-        },
-        body=body,
-    )
+        key = b""
+    if prefix != "whsec" or not 24 <= len(key) <= 64:
+        raise ConfigError(
+            f"{field}: must be `whsec_` and base64 of 24 to 64 bytes, or a list of such", field=field
+        )
+    return key
 
 
 def sign(keys: tuple[bytes, ...], message_id: str, timestamp: str, body: bytes) -> str:
@@ -120,15 +128,4 @@ def sign(keys: tuple[bytes, ...], message_id: str, timestamp: str, body: bytes) 
     return " ".join("v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
 
 
-def outcome(answer: Answer, wall: float) -> Outcome:
-    """What an answer means (PROTOCOL 6, last line)."""
-    status = answer.status
-    if 200 <= status < 300:
-        return Outcome("delivered", f"HTTP {status}", status=status)
-    reason = reason_of(answer)
-    # 600 and above is a server's error (RFC 9110 15)
-    if status in _AGAIN or status >= 500:
-        return Outcome("retry", reason, retry_after=retry_after(answer, wall), status=status)
-    if status < 200:  # 101: another protocol, never asked for; what became of the message is anyone's guess
-        return Outcome("ambiguous", reason, status=status)
-    return Outcome("refused", reason, blame=_BLAME.get(status, "message"), status=status)
+PROVIDER = Webhook

@@ -250,16 +250,7 @@ def channel(rest: str) -> str:
         (HOOK.replace('kind = "webhook"\n', ""), "channels.hook.kind"),
         (HOOK.replace('"webhook"', '"sms"'), "channels.hook.kind"),
         (channel(""), "channels.hook.secret"),
-        (channel("secret = []"), "channels.hook.secret"),
-        (channel("secret = 'whsec_AAAA'"), "channels.hook.secret"),
-        (channel(f"secret = '{SECRET[6:]}'"), "channels.hook.secret"),
-        (channel("secret = 'whsec_????'"), "channels.hook.secret"),
-        (channel(f"secret = ['{SECRET}', 'whsec_AAAA']"), "channels.hook.secret"),
         (channel(f"secret = '{SECRET}'\nbackoff_base = 9\nbackoff_max = 3"), "channels.hook.backoff_max"),
-        (HOOK.replace("https://", "ftp://"), "channels.hook.url"),
-        (HOOK.replace("https://", "https://user:pw@"), "channels.hook.url"),
-        (HOOK.replace("example.com", "example.com:99999"), "channels.hook.url"),
-        (HOOK.replace("example.com", ""), "channels.hook.url"),
         (HOOK.replace("/in", "/i n"), "channels.hook.url"),
     ],
 )
@@ -290,9 +281,7 @@ def test_a_secret_is_in_no_error(tmp_path: Path) -> None:
         "[auth]\njwt_secret = 'hunter2'",
         "[auth]\njwt_secret = ['hunter2']",
         key("secret = 'hunter2'"),
-        channel("secret = 'hunter2'"),
         channel("secret = {hunter2 = 1}"),
-        HOOK.replace("https://", "https://user:hunter2@"),
         "[store]\nurl = 'redis://user:hunter2@host'",
     ]
     for text in texts:

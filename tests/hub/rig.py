@@ -162,7 +162,9 @@ class Sent:
     def room(self, channel: str) -> int:
         return 100
 
-    def send(self, channel: str, item: Item, attempt: int, done: Callable[[Outcome], None]) -> None:
+    def send(
+        self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
+    ) -> None:
         self.attempts.append((channel, item.id, done))
 
 

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from gateway.config.schema import Webhook as Settings
+from gateway.config.channels import Webhook as Settings
 from gateway.ids import IdMaker
 from gateway.model import Extra, Item
 from gateway.ports import Outcome
@@ -119,7 +119,7 @@ def attempt() -> Callable[..., Awaitable[Outcome]]:
 
     async def make(dispatcher: Dispatcher, item: Item, channel: str = "hook") -> Outcome:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        dispatcher.send(channel, item, 1, outcome.set_result)
+        dispatcher.send(channel, item, 1, "", outcome.set_result)
         return await outcome
 
     return make

@@ -12,7 +12,7 @@ import pytest
 import standardwebhooks
 from aiohttp import web
 
-from gateway.config.schema import Webhook as Settings
+from gateway.config.channels import Webhook as Settings
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome

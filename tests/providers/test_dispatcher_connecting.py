@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.config.schema import Webhook as Settings
+from gateway.config.channels import Webhook as Settings
 from gateway.model import Item
 from gateway.ports import Outcome
 from gateway.providers import dispatcher as module

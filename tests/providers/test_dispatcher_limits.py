@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.config.schema import Webhook as Settings
+from gateway.config.channels import Webhook as Settings
 from gateway.errors import ConfigError
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outbound, Outcome
 from gateway.providers import dispatcher as module
+from gateway.providers import registry
 from gateway.providers.dispatcher import Dispatcher
-from gateway.providers.provider import Answer, Request
+from gateway.providers.provider import Answer, Request, Send
 
 SettingsOf = Callable[..., Settings]
 Message = Callable[..., Item]
@@ -80,11 +81,11 @@ async def test_concurrency_is_bounded(
         outcomes.put_nowait((outcome, dispatcher.room("hook")))
 
     assert dispatcher.room("hook") == 2
-    dispatcher.send("hook", message(), 1, done)
+    dispatcher.send("hook", message(), 1, "", done)
     assert dispatcher.room("hook") == 1
-    dispatcher.send("hook", message(), 1, done)
+    dispatcher.send("hook", message(), 1, "", done)
     assert dispatcher.room("hook") == 0
-    dispatcher.send("hook", message(), 1, done)
+    dispatcher.send("hook", message(), 1, "", done)
     assert outcomes.empty()  # never from within `send`
     assert await outcomes.get() == (Outcome("retry", "channel full"), 0)
     await gate.hold(2)
@@ -111,11 +112,11 @@ async def test_done_may_send_again(
     def done(outcome: Outcome) -> None:
         outcomes.append(outcome)
         if len(outcomes) < 5:
-            dispatcher.send("hook", message(), 1, done)
+            dispatcher.send("hook", message(), 1, "", done)
         else:
             finished.set()
 
-    dispatcher.send("hook", message(), 1, done)
+    dispatcher.send("hook", message(), 1, "", done)
     await finished.wait()
     assert {outcome.kind for outcome in outcomes} == {"delivered"}
 
@@ -140,7 +141,7 @@ async def test_a_dead_channel_holds_nobody_else_up(
     dispatcher = await dispatch(channels, lookup=lookup)
     for channel in ("stuck", "silent"):
         while dispatcher.room(channel):
-            dispatcher.send(channel, message(), 1, lambda outcome: None)
+            dispatcher.send(channel, message(), 1, "", lambda outcome: None)
     await stuck.hold(3)
     for _ in range(10):
         assert (await attempt(dispatcher, message(), "fine")).kind == "delivered"
@@ -178,9 +179,9 @@ async def test_close_breaks_off_without_an_outcome(
     told: list[Outcome] = []
     before = asyncio.all_tasks()
     for _ in range(3):
-        dispatcher.send("hook", message(), 1, told.append)
+        dispatcher.send("hook", message(), 1, "", told.append)
     await gate.hold(3)
-    dispatcher.send("hook", message(), 1, told.append)  # this one has not even begun
+    dispatcher.send("hook", message(), 1, "", told.append)  # this one has not even begun
     await dispatcher.close()
     await gate.hold(0)  # the receiver sees them go
     assert told == []
@@ -190,7 +191,7 @@ async def test_close_breaks_off_without_an_outcome(
     # and takes no more
     assert (dispatcher.room("hook"), dispatcher.room("gone")) == (0, 0)
     for channel in ("hook", "gone"):
-        dispatcher.send(channel, message(), 1, told.append)
+        dispatcher.send(channel, message(), 1, "", told.append)
     await asyncio.sleep(0)
     assert told == []
     await dispatcher.close()
@@ -242,7 +243,7 @@ async def test_a_peer_that_does_not_read_keeps_no_connection(
     url = f"http://{await serve_raw(handler)}/"
     dispatcher = await dispatch(settings(url, timeout=0.5 if how == "timeout" else 20.0))
     outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    dispatcher.send("hook", message(b'"%b"' % (b"x" * (16 << 20))), 1, outcome.set_result)
+    dispatcher.send("hook", message(b'"%b"' % (b"x" * (16 << 20))), 1, "", outcome.set_result)
     if how == "timeout":
         assert await outcome == Outcome("ambiguous", "no answer in time")
     else:
@@ -264,7 +265,7 @@ class Provider:
         self._url = url
         self._outcome = outcome
 
-    def request(self, item: Item, trace: str, wall: float) -> Request:
+    def request(self, send: Send) -> Request:
         return Request(self._url, {}, b"{}")
 
     def outcome(self, answer: Answer, wall: float) -> Outcome:
@@ -302,7 +303,7 @@ async def test_a_bug_after_the_request_is_ambiguous(
     gate = Gate()
     gate.open.set()
     provider = Provider(await serve(gate.receive), outcome=answer)
-    monkeypatch.setattr(module, "Webhook", lambda *_: provider)
+    monkeypatch.setattr(registry, "make", lambda *_: provider)
     dispatcher = await dispatch(settings("https://hook.example/"))
     outcome = await attempt(dispatcher, message())
     name = "ValueError" if answer else "KeyError"
@@ -328,7 +329,7 @@ async def test_a_bug_of_the_caller_harms_no_other_attempt(
         called.set()
         raise RuntimeError("a bug")
 
-    dispatcher.send("hook", message(), 1, done)
+    dispatcher.send("hook", message(), 1, "", done)
     await called.wait()
     assert (await attempt(dispatcher, message())).kind == "delivered"
     assert [repr(context["exception"]) for context in reported] == ["RuntimeError('a bug')"]

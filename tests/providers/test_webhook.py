@@ -3,6 +3,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,11 +11,11 @@ import standardwebhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.schema import Webhook as Settings
+from gateway.config.channels import Webhook as Settings
 from gateway.errors import ConfigError
 from gateway.ids import encode_id
 from gateway.model import Item
-from gateway.providers.provider import MAX_REASON, MAX_RETRY_AFTER, Answer, retry_after, rfc3339
+from gateway.providers.provider import MAX_REASON, MAX_RETRY_AFTER, Answer, Send, retry_after, rfc3339
 from gateway.providers.webhook import Webhook
 
 OLD, NEW = ("whsec_" + base64.b64encode(key).decode() for key in (b"o" * 24, b"n" * 64))
@@ -31,6 +32,10 @@ def hook(
     return Webhook("hook", Settings(url=url, secret=secret, allow_private=allow_private))
 
 
+def sent(item: Item, wall: float) -> Send:
+    return Send(item=item, id=encode_id(item.id), attempt=1, trace=TRACE, address="", wall=wall, ttl=60.0)
+
+
 def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
@@ -38,7 +43,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
 def test_the_body_is_what_the_contract_says(message: Make) -> None:
     body = '{"text": "naïve ☃", "n": 1.0, "big": 123456789012345678901234567890}'.encode()
     item = message(body, type="greeting", meta={"a": "b"})
-    request = hook().request(item, TRACE, NOW)
+    request = hook().request(sent(item, NOW))
     assert request.url == "https://hook.example/in?k=v"
     assert request.body == (
         b'{"type":"message","timestamp":"2026-09-21T14:13:20.123Z","data":{"id":"%b","to":"alice","from":"bot-7",'
@@ -49,7 +54,7 @@ def test_the_body_is_what_the_contract_says(message: Make) -> None:
 
 @pytest.mark.parametrize("extra", [{}, {"collapse": "c"}])
 def test_what_a_message_has_none_of_is_null(message: Make, extra: dict[str, str]) -> None:
-    data = msgspec.json.decode(hook().request(message(**extra), TRACE, NOW).body)["data"]
+    data = msgspec.json.decode(hook().request(sent(message(**extra), NOW)).body)["data"]
     assert list(data) == ["id", "to", "from", "at", "type", "body", "meta", "trace"]
     assert data["type"] is None
     assert data["meta"] is None
@@ -57,7 +62,7 @@ def test_what_a_message_has_none_of_is_null(message: Make, extra: dict[str, str]
 
 def test_headers(message: Make) -> None:
     item = message()
-    headers = hook().request(item, TRACE, NOW).headers
+    headers = hook().request(sent(item, NOW)).headers
     assert headers["webhook-id"] == encode_id(item.id)
     assert headers["webhook-timestamp"] == "1790000005"
     assert headers["content-type"] == "application/json"
@@ -66,7 +71,7 @@ def test_headers(message: Make) -> None:
 
 def test_an_attempt_later_has_the_same_id_and_body_under_another_signature(message: Make) -> None:
     item = message()
-    first, second = (hook().request(item, TRACE, wall) for wall in (NOW, NOW + 60))
+    first, second = (hook().request(sent(item, wall)) for wall in (NOW, NOW + 60))
     assert first.body == second.body
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert second.headers["webhook-timestamp"] == "1790000065"
@@ -74,7 +79,7 @@ def test_an_attempt_later_has_the_same_id_and_body_under_another_signature(messa
 
 
 def test_the_reference_library_verifies_every_secret_of_a_rotation(message: Make) -> None:
-    request = hook((OLD, NEW)).request(message('"héllo"'.encode()), TRACE, time.time())
+    request = hook((OLD, NEW)).request(sent(message('"héllo"'.encode()), time.time()))
     for secret in (OLD, NEW):
         assert (
             standardwebhooks.Webhook(secret).verify(request.body, request.headers)["data"]["body"] == "héllo"
@@ -85,14 +90,14 @@ def test_the_reference_library_verifies_every_secret_of_a_rotation(message: Make
 
 
 def test_the_reference_library_notices_a_changed_body(message: Make) -> None:
-    request = hook().request(message(b"1"), TRACE, time.time())
+    request = hook().request(sent(message(b"1"), time.time()))
     with pytest.raises(standardwebhooks.WebhookVerificationError):
         standardwebhooks.Webhook(OLD).verify(request.body.replace(b'"body":1', b'"body":2'), request.headers)
 
 
 def test_a_message_without_its_body_is_a_bug(message: Make) -> None:
     with pytest.raises(ValueError, match="no body"):
-        hook().request(message(None), TRACE, NOW)
+        hook().request(sent(message(None), NOW))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_plain_http_needs_permission(url: str) -> None:
 
 
 def test_what_cannot_be_read_names_its_key() -> None:
-    with pytest.raises(ConfigError, match="not a URL") as caught:
+    with pytest.raises(ConfigError, match="must be an http or https URL") as caught:
         hook(url="https://[::1/")
     assert caught.value.field == "channels.hook.url"
     with pytest.raises(ConfigError) as caught:
@@ -244,3 +249,27 @@ def test_timestamps_are_rfc_3339(ms: int) -> None:
     assert datetime.fromisoformat(rfc3339(ms)) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
         milliseconds=ms
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        ({"secret": ()}, "secret"),
+        ({"secret": "whsec_AAAA"}, "secret"),
+        ({"secret": OLD[6:]}, "secret"),
+        ({"secret": "whsec_????"}, "secret"),
+        ({"secret": (OLD, "whsec_AAAA")}, "secret"),
+        ({"url": "ftp://hook.example/"}, "url"),
+        ({"url": "https://user:pw@hook.example/"}, "url"),
+        ({"url": "https://hook.example:99999/"}, "url"),
+        ({"url": "https:///in"}, "url"),
+        ({"url": "https://hook.example/a b"}, "url"),
+    ],
+)
+def test_settings_that_cannot_work_are_named_and_not_quoted(named: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        hook(**named)
+    assert wrong.value.field == f"channels.hook.{field}"
+    value = named[field]
+    if value and isinstance(value, str):
+        assert value not in str(wrong.value)

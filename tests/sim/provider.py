@@ -29,7 +29,9 @@ class SimOutbound:
     def room(self, channel: str) -> int:
         return ROOM - self._open.get(channel, 0)
 
-    def send(self, channel: str, item: Item, attempt: int, done: Callable[[Outcome], None]) -> None:
+    def send(
+        self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
+    ) -> None:
         world = self.world
         body = item.body
         if body is None:

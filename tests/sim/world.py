@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.commit import Commit
-from gateway.config.schema import Config, Dedup, Limits, Routes, Session, Webhook
+from gateway.config.channels import Webhook
+from gateway.config.schema import Config, Dedup, Limits, Routes, Session
 from gateway.errors import GatewayError, StoreFailed
 from gateway.hub import Hub
 from gateway.model import ClientRecord, Item
