@@ -36,4 +36,4 @@ docs:
 
 lock:
 	$(LOCK) --output-file requirements.lock
-	$(LOCK) --group dev --extra bench --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --group dev --extra bench --extra webpush --extra apprise --constraint requirements.lock --output-file requirements-dev.lock
