@@ -7,7 +7,7 @@
 PYTHON := .venv/bin/python
 PYTEST_ARGS ?= -n 2 --dist worksteal --cov
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.11 \
-	--no-emit-index-url --custom-compile-command "make lock" --group build
+	--no-emit-index-url --custom-compile-command "make lock"
 
 .PHONY: run test bench docs lock
 .DEFAULT_GOAL := run
@@ -35,5 +35,7 @@ docs:
 	$(PYTHON) -c "from gateway.config import reference_markdown as r; print(r(), end='')" > docs/configuration.md
 
 lock:
+	uv pip compile --group build --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" --output-file requirements-build.lock
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --group dev --extra bench --extra webpush --extra apprise --constraint requirements.lock --output-file requirements-dev.lock

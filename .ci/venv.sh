@@ -34,15 +34,17 @@ make_venv() {
 [ "$(cat .venv/.place 2>/dev/null)" = "$(pwd)" ] && .venv/bin/python -m pip --version >/dev/null 2>&1 || make_venv
 
 stamp=.venv/.done-$lock
-wanted=$(cat "$lock" pyproject.toml | sha256sum)
+wanted=$(cat "$lock" requirements-build.lock pyproject.toml | sha256sum)
 [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || exit 0
 
 pip() {
     PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip --quiet "$@"
 }
 echo "installing $lock" >&2
-pip install --require-hashes --only-binary :all: -r "$lock" ||
+# what builds is installed first, hash-checked like the rest: the project itself, and the one package that comes as
+# source only (http-ece, of pywebpush)
+pip install --require-hashes --only-binary :all: -r requirements-build.lock &&
+    pip install --require-hashes --only-binary :all: --no-binary http-ece --no-build-isolation -r "$lock" ||
     fail "could not install $lock; is the package index reachable?"
-# the build backend is in the lock, so this fetches nothing
 pip install --no-deps --no-build-isolation --editable .
 echo "$wanted" >"$stamp"
