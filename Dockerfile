@@ -1,12 +1,13 @@
 # The gateway: docker-compose.yml runs it behind Mosquitto. Alone:
 #   docker build -t bot-gateway:local . && docker run -v gateway:/data -p 127.0.0.1:8080:8080 bot-gateway:local
 FROM python:3.12-slim-bookworm AS build
-COPY requirements.lock /src/
+COPY requirements.lock requirements-build.lock /src/
 RUN python -m venv /opt/bot-gateway && \
-    /opt/bot-gateway/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r /src/requirements.lock
+    /opt/bot-gateway/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
+    -r /src/requirements-build.lock -r /src/requirements.lock
 COPY pyproject.toml LICENSE /src/
 COPY gateway /src/gateway
-# the build backend is in the lock, so this fetches nothing
+# the build backend is in a lock, so this fetches nothing
 RUN /opt/bot-gateway/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src
 
 FROM python:3.12-slim-bookworm
