@@ -251,7 +251,6 @@ def channel(rest: str) -> str:
         (HOOK.replace('"webhook"', '"sms"'), "channels.hook.kind"),
         (channel(""), "channels.hook.secret"),
         (channel(f"secret = '{SECRET}'\nbackoff_base = 9\nbackoff_max = 3"), "channels.hook.backoff_max"),
-        (HOOK.replace("/in", "/i n"), "channels.hook.url"),
     ],
 )
 def test_what_does_not_fit_together_names_the_key(tmp_path: Path, text: str, field: str) -> None:
