@@ -16,7 +16,7 @@ from gateway.config.channels import Webhook as Settings
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome
-from gateway.providers import dispatcher as module
+from gateway.providers import http as module
 from gateway.providers.dispatcher import Dispatcher
 from gateway.providers.provider import Answer
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gateway.config.channels import Webhook as Settings
 from gateway.model import Item
 from gateway.ports import Outcome
-from gateway.providers import dispatcher as module
+from gateway.providers import http as module
 from gateway.providers import resolver
 from gateway.providers.addresses import is_public
 from gateway.providers.dispatcher import Dispatcher

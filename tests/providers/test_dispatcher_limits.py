@@ -12,7 +12,7 @@ from gateway.errors import ConfigError
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outbound, Outcome
-from gateway.providers import dispatcher as module
+from gateway.providers import http as module
 from gateway.providers import registry
 from gateway.providers.dispatcher import Dispatcher
 from gateway.providers.provider import Answer, Request, Send
