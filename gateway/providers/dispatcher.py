@@ -12,6 +12,8 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from gateway.config.channels import Channel
 from gateway.ids import encode_id
 from gateway.model import Item
@@ -19,8 +21,9 @@ from gateway.ports import Outcome
 from gateway.providers import registry
 from gateway.providers.failures import INTERNAL, failed
 from gateway.providers.http import HttpCarrier, NoAnswer
-from gateway.providers.provider import Provider, Send, Unsendable, line
+from gateway.providers.provider import Granting, Provider, Send, Unsendable, line
 from gateway.providers.resolver import Lookup, system_lookup
+from gateway.providers.tokens import Tokens
 from gateway.wire import trace_of
 
 KINDS = ("accepted", "delivered", "retry", "refused", "ambiguous")
@@ -29,16 +32,29 @@ KINDS = ("accepted", "delivered", "retry", "refused", "ambiguous")
 class _Channel:
     """A bulkhead. `http` is None until `start`."""
 
-    __slots__ = ("busy_ms", "ended", "http", "name", "provider", "settings", "tasks")
+    __slots__ = ("busy_ms", "ended", "http", "name", "provider", "settings", "tasks", "tokens")
 
     def __init__(self, name: str, settings: Channel) -> None:
         self.name = name
         self.settings = settings
         self.provider: Provider = registry.make(name, settings, "")
         self.http: HttpCarrier | None = None
+        self.tokens: Tokens | None = None  # of a provider that is Granting
         self.tasks: set[asyncio.Task[None]] = set()
         self.ended = dict.fromkeys(KINDS, 0)
         self.busy_ms = 0
+
+    def open(self, wall: Callable[[], float], lookup: Lookup, tls: ssl.SSLContext | None) -> None:
+        self.http = HttpCarrier(self.settings, lookup, tls)
+        if isinstance(self.provider, Granting):
+            self.tokens = Tokens(self.provider, self.http, wall)
+
+    async def close(self) -> None:
+        if self.tokens is not None:
+            await self.tokens.close()
+        if self.http is not None:
+            await self.http.close()
+            self.http = None
 
     @property
     def room(self) -> int:
@@ -68,7 +84,7 @@ class Dispatcher:
         """Take attempts from now on. `trace_root`: 16 hexadecimal digits (Recovered.trace_root)."""
         self._trace_root = trace_root
         for channel in self._channels.values():
-            channel.http = HttpCarrier(channel.settings, self._lookup, self._tls)
+            channel.open(self._wall, self._lookup, self._tls)
 
     async def close(self) -> None:
         """Break off what is open, without an outcome: the store still has those attempts open. Takes no more."""
@@ -78,9 +94,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for channel in self._channels.values():
-            if channel.http is not None:
-                await channel.http.close()
-                channel.http = None
+            await channel.close()
 
     def room(self, channel: str) -> int:
         """How many more attempts the channel takes now. One, where no channel has this name: it is refused at once."""
@@ -136,7 +150,14 @@ class Dispatcher:
         """One outcome, whatever happens, except where the attempt is cancelled."""
         sent = False
         try:
-            return await self._carry(channel, self._as_sent(item, attempt, address))
+            send = self._as_sent(item, attempt, address)
+            if channel.tokens is None:
+                return await self._carry(channel, send)
+            held = await channel.tokens.get()
+            if isinstance(held, Outcome):
+                return _known(held)
+            outcome = await self._carry(channel, replace(send, token=held.token, wall=self._wall()))
+            return channel.tokens.judge(held, outcome)
         except Unsendable as error:
             return Outcome("refused", line(error.reason), blame=error.blame)
         except NoAnswer as error:
