@@ -1,9 +1,20 @@
 """The kinds of channels. A file here is the table of a kind; `gateway/providers/` has a file of the same name."""
 
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
+from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
 
 # the line of registry that a kind needs
-KINDS: tuple[type[Channel], ...] = (Webhook,)
+KINDS: tuple[type[Channel], ...] = (
+    Twilio,
+    Webhook,
+)
 
-__all__ = ["KINDS", "Channel", "OnAmbiguous", "Satisfied", "Webhook"]
+__all__ = [
+    "KINDS",
+    "Channel",
+    "OnAmbiguous",
+    "Satisfied",
+    "Twilio",
+    "Webhook",
+]
