@@ -3,11 +3,13 @@
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
 from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
+from gateway.config.channels.whatsapp import Whatsapp
 
 # the line of registry that a kind needs
 KINDS: tuple[type[Channel], ...] = (
     Twilio,
     Webhook,
+    Whatsapp,
 )
 
 __all__ = [
@@ -17,4 +19,5 @@ __all__ = [
     "Satisfied",
     "Twilio",
     "Webhook",
+    "Whatsapp",
 ]
