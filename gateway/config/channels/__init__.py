@@ -1,12 +1,14 @@
 """The kinds of channels. A file here is the table of a kind; `gateway/providers/` has a file of the same name."""
 
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
+from gateway.config.channels.fcm import Fcm
 from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
 from gateway.config.channels.whatsapp import Whatsapp
 
 # the line of registry that a kind needs
 KINDS: tuple[type[Channel], ...] = (
+    Fcm,
     Twilio,
     Webhook,
     Whatsapp,
@@ -15,6 +17,7 @@ KINDS: tuple[type[Channel], ...] = (
 __all__ = [
     "KINDS",
     "Channel",
+    "Fcm",
     "OnAmbiguous",
     "Satisfied",
     "Twilio",
