@@ -9,6 +9,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from gateway.config.channels import Channel
 from gateway.config.channels import Webhook as Settings
 from gateway.ids import IdMaker
 from gateway.model import Extra, Item
@@ -102,7 +103,7 @@ async def dispatch() -> AsyncIterator[Callable[..., Awaitable[Dispatcher]]]:
     """A started dispatcher of channels by name, or of one called `hook`."""
     made: list[Dispatcher] = []
 
-    async def start(channels: Settings | dict[str, Settings], **named: Any) -> Dispatcher:
+    async def start(channels: Settings | dict[str, Channel], **named: Any) -> Dispatcher:
         dispatcher = Dispatcher({"hook": channels} if isinstance(channels, Settings) else channels, **named)
         made.append(dispatcher)
         await dispatcher.start(ROOT)
@@ -117,9 +118,9 @@ async def dispatch() -> AsyncIterator[Callable[..., Awaitable[Dispatcher]]]:
 def attempt() -> Callable[..., Awaitable[Outcome]]:
     """Make one attempt and wait for its outcome. A second outcome would raise."""
 
-    async def make(dispatcher: Dispatcher, item: Item, channel: str = "hook") -> Outcome:
+    async def make(dispatcher: Dispatcher, item: Item, channel: str = "hook", address: str = "") -> Outcome:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        dispatcher.send(channel, item, 1, "", outcome.set_result)
+        dispatcher.send(channel, item, 1, address, outcome.set_result)
         return await outcome
 
     return make

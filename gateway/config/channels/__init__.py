@@ -2,6 +2,7 @@
 
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
 from gateway.config.channels.fcm import Fcm
+from gateway.config.channels.sendgrid import SendGrid
 from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
 from gateway.config.channels.whatsapp import Whatsapp
@@ -9,6 +10,7 @@ from gateway.config.channels.whatsapp import Whatsapp
 # the line of registry that a kind needs
 KINDS: tuple[type[Channel], ...] = (
     Fcm,
+    SendGrid,
     Twilio,
     Webhook,
     Whatsapp,
@@ -20,6 +22,7 @@ __all__ = [
     "Fcm",
     "OnAmbiguous",
     "Satisfied",
+    "SendGrid",
     "Twilio",
     "Webhook",
     "Whatsapp",
