@@ -3,6 +3,7 @@
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
 from gateway.config.channels.fcm import Fcm
 from gateway.config.channels.sendgrid import SendGrid
+from gateway.config.channels.telegram import Telegram
 from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
 from gateway.config.channels.whatsapp import Whatsapp
@@ -11,6 +12,7 @@ from gateway.config.channels.whatsapp import Whatsapp
 KINDS: tuple[type[Channel], ...] = (
     Fcm,
     SendGrid,
+    Telegram,
     Twilio,
     Webhook,
     Whatsapp,
@@ -23,6 +25,7 @@ __all__ = [
     "OnAmbiguous",
     "Satisfied",
     "SendGrid",
+    "Telegram",
     "Twilio",
     "Webhook",
     "Whatsapp",
