@@ -2,6 +2,7 @@
 
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
 from gateway.config.channels.fcm import Fcm
+from gateway.config.channels.pagerduty import PagerDuty
 from gateway.config.channels.sendgrid import SendGrid
 from gateway.config.channels.telegram import Telegram
 from gateway.config.channels.twilio import Twilio
@@ -11,6 +12,7 @@ from gateway.config.channels.whatsapp import Whatsapp
 # the line of registry that a kind needs
 KINDS: tuple[type[Channel], ...] = (
     Fcm,
+    PagerDuty,
     SendGrid,
     Telegram,
     Twilio,
@@ -23,6 +25,7 @@ __all__ = [
     "Channel",
     "Fcm",
     "OnAmbiguous",
+    "PagerDuty",
     "Satisfied",
     "SendGrid",
     "Telegram",
