@@ -2,6 +2,7 @@
 
 from gateway.config.channels.base import Channel, OnAmbiguous, Satisfied
 from gateway.config.channels.fcm import Fcm
+from gateway.config.channels.ntfy import Ntfy
 from gateway.config.channels.pagerduty import PagerDuty
 from gateway.config.channels.sendgrid import SendGrid
 from gateway.config.channels.telegram import Telegram
@@ -12,6 +13,7 @@ from gateway.config.channels.whatsapp import Whatsapp
 # the line of registry that a kind needs
 KINDS: tuple[type[Channel], ...] = (
     Fcm,
+    Ntfy,
     PagerDuty,
     SendGrid,
     Telegram,
@@ -24,6 +26,7 @@ __all__ = [
     "KINDS",
     "Channel",
     "Fcm",
+    "Ntfy",
     "OnAmbiguous",
     "PagerDuty",
     "Satisfied",
