@@ -126,7 +126,8 @@ class Outcome(Struct, frozen=True):
     """What became of one attempt (PROVIDERS).
 
     `kind`: accepted (the provider has taken it; `receipt`: it will report what follows), delivered, retry (nothing went
-    out), refused (`blame`: message, recipient, credential or account), ambiguous (may or may not have gone out).
+    out), refused (`blame`: message, recipient, credential or account), ambiguous (may or may not have gone out). Of a
+    retry or an ambiguous one only the recipient is ever to blame: where its address is the URL that failed.
     `retry_after`: seconds, a floor. `pause`: what else waits so long, whatever the kind: "account", "recipient", or ""
     (nothing). `learnt` of the address: gone, opted_out, moved (to `address`), or "". `code`: the provider's own.
     """

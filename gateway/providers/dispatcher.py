@@ -148,7 +148,7 @@ class Dispatcher:
 
     async def _attempt(self, channel: _Channel, item: Item, attempt: int, address: str) -> Outcome:
         """One outcome, whatever happens, except where the attempt is cancelled."""
-        sent = False
+        sent = theirs = False
         try:
             send = self._as_sent(item, attempt, address)
             if channel.tokens is None:
@@ -161,10 +161,10 @@ class Dispatcher:
         except Unsendable as error:
             return Outcome("refused", line(error.reason), blame=error.blame)
         except NoAnswer as error:
-            failure, sent = error.__cause__ or error, error.sent
+            failure, sent, theirs = error.__cause__ or error, error.sent, error.theirs
         except Exception as error:  # noqa: BLE001 - every failure becomes an outcome; bugs are reported below
             failure = error
-        outcome = failed(failure, sent=sent)
+        outcome = failed(failure, sent=sent, theirs=theirs)
         if outcome.reason.startswith(INTERNAL):
             self._report(failure, channel, item, attempt)
         return outcome

@@ -8,14 +8,20 @@ from gateway.providers.resolver import AddressRefused
 INTERNAL = "internal error"
 
 
-def failed(error: BaseException, *, sent: bool) -> Outcome:
-    """The outcome of an attempt without an answer. `sent`: bytes of the request may have left."""
+def failed(error: BaseException, *, sent: bool, theirs: bool = False) -> Outcome:
+    """The outcome of an attempt without an answer. `sent`: bytes of the request may have left. `theirs`: the URL is the
+    recipient's address: whatever fails there is nobody else's fault, and says nothing about the account.
+    """
+    # of an URL that is ours only a change of the configuration helps: the account's fault, not the message's
+    blame = "recipient" if theirs else "account"
     if isinstance(error, AddressRefused):
-        # only a change of the configuration helps: the account's fault, not the message's
-        return Outcome("refused", "address not public", blame="account")
+        return Outcome("refused", "address not public", blame=blame)
     if isinstance(error, aiohttp.InvalidURL):
-        return Outcome("refused", "not a usable URL", blame="account")
-    return Outcome("ambiguous", _afterwards(error)) if sent else Outcome("retry", _before(error))
+        return Outcome("refused", "not a usable URL", blame=blame)
+    blame = "recipient" if theirs else ""
+    return (
+        Outcome("ambiguous", _afterwards(error), blame) if sent else Outcome("retry", _before(error), blame)
+    )
 
 
 def _before(error: BaseException) -> str:

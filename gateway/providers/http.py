@@ -26,11 +26,12 @@ CONNECT_SHARE = 1 / 3  # of an attempt's timeout, at most, goes to name, connect
 
 
 class NoAnswer(Exception):
-    """There is no answer; the cause says why. `sent`: bytes of the request may have left."""
+    """There is no answer; the cause says why. `sent`: bytes of the request may have left. `theirs`: as in Request."""
 
-    def __init__(self, *, sent: bool) -> None:
+    def __init__(self, *, sent: bool, theirs: bool = False) -> None:
         super().__init__()
         self.sent = sent
+        self.theirs = theirs
 
 
 class _Progress:
@@ -106,7 +107,7 @@ class HttpCarrier:
             if progress.transport is not None and not progress.whole:
                 progress.transport.abort()
         if progress.answer is None:
-            raise NoAnswer(sent=progress.transport is not None) from failure
+            raise NoAnswer(sent=progress.transport is not None, theirs=request.theirs) from failure
         return progress.answer
 
     async def _exchange(self, request: Request, progress: _Progress) -> None:

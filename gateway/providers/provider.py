@@ -44,12 +44,15 @@ class Send(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True):
-    """One HTTP request, to be sent as it is."""
+    """One HTTP request, to be sent as it is. `theirs`: its URL is the recipient's address, so that a failure on the way
+    there is the recipient's alone.
+    """
 
     url: str
     headers: dict[str, str]
     body: bytes
     method: Literal["POST", "GET", "PUT"] = "POST"
+    theirs: bool = False
 
 
 class Mail(Struct, frozen=True):
