@@ -8,6 +8,7 @@ from gateway.config.channels.sendgrid import SendGrid
 from gateway.config.channels.telegram import Telegram
 from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
+from gateway.config.channels.webpush import WebPush
 from gateway.config.channels.whatsapp import Whatsapp
 
 # the line of registry that a kind needs
@@ -19,6 +20,7 @@ KINDS: tuple[type[Channel], ...] = (
     Telegram,
     Twilio,
     Webhook,
+    WebPush,
     Whatsapp,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "SendGrid",
     "Telegram",
     "Twilio",
+    "WebPush",
     "Webhook",
     "Whatsapp",
 ]
