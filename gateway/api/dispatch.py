@@ -48,30 +48,25 @@ class Dispatcher:
         self._number = count(1)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        given = request.headers.get("X-Request-Id")
-        request_id = (
-            given if given is not None and _request_id(given) else f"{self._prefix}-{next(self._number):x}"
-        )
+        request_id = self.request_id(request.headers.get("X-Request-Id"))
         response: web.StreamResponse
         try:
             response = await self._answer(request, request_id)
-        except GatewayError as error:
-            response = self._problem(request, request_id, error)
-        except StoreFailed as error:
-            kind = DiskFull if error.disk_full else Unavailable
-            response = self._problem(request, request_id, kind("the store cannot be read now"))
         except Exception as error:
-            # the last resort: logged, and answered without a word of it
             transport = request.transport
             if isinstance(error, ConnectionError) and (transport is None or transport.is_closing()):
                 raise
-            _log.exception("request failed", request=request_id, method=request.method)
-            fault = GatewayError("an internal error; the log has it under the request id")
-            response = self._problem(request, request_id, fault)
+            response = self._problem(request, request_id, fault(error, request_id, request.method))
         if not response.prepared:
             response.headers["Server"] = SERVER
             response.headers["X-Request-Id"] = request_id
         return response
+
+    def request_id(self, given: str | None) -> str:
+        """The id that a request brought, or one of ours."""
+        if given is not None and _request_id(given):
+            return given
+        return f"{self._prefix}-{next(self._number):x}"
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         methods, params = self._find(request.rel_url.raw_path)
@@ -117,14 +112,7 @@ class Dispatcher:
         if credential is not None and len(headers.getall("Authorization")) > 1:
             raise problems.malformed("send one Authorization header", "Authorization")
         principal = await self._api.authenticator.authenticate_bearer(credential)
-        if principal.kind == "client":
-            hub = self._api.hub
-            if hub.banned(principal.name, hub.scheduler.now()):
-                raise Forbidden("this client is banned", code="banned")
-            if not route.clients:
-                raise Forbidden("a client's token is good for its own messages only")
-        elif not principal.can(route.scope):
-            raise Forbidden(f"this key lacks the scope `{route.scope}`", code="scope_missing")
+        admit(self._api, principal, route)
         return principal
 
     def _problem(self, request: web.BaseRequest, request_id: str, error: GatewayError) -> web.Response:
@@ -134,6 +122,29 @@ class Dispatcher:
                 request.transport.abort()
             raise ConnectionResetError("broken off")
         return problems.response(error, request_id)
+
+
+def admit(api: Api, principal: Principal, route: Route) -> None:
+    """Raises Forbidden unless the principal may call the route."""
+    if principal.kind == "client":
+        if api.hub.banned(principal.name, api.hub.scheduler.now()):
+            raise Forbidden("this client is banned", code="banned")
+        if not route.clients:
+            raise Forbidden("a client's token is good for its own messages only")
+    elif not principal.can(route.scope):
+        raise Forbidden(f"this key lacks the scope `{route.scope}`", code="scope_missing")
+
+
+def fault(error: Exception, request_id: str, method: str) -> GatewayError:
+    """What is answered where this was raised; called while it is handled."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, StoreFailed):
+        kind = DiskFull if error.disk_full else Unavailable
+        return kind("the store cannot be read now")
+    # the last resort: logged, and answered without a word of it
+    _log.exception("request failed", request=request_id, method=method)
+    return GatewayError("an internal error; the log has it under the request id")
 
 
 def _check_params(params: dict[str, Any]) -> None:

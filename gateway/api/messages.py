@@ -27,12 +27,12 @@ from gateway.api.base import (
     unsupported,
 )
 from gateway.api.schemas import Cancelled, MessagePage, MessagesQuery
-from gateway.api.taken import taken
+from gateway.api.taken import accepted, taken
 from gateway.auth import Principal
 from gateway.commit import MessageView
 from gateway.errors import GatewayError, Invalid
 from gateway.ids import MAX_ID, decode_id, encode_id
-from gateway.model import MAX_KEY, STATUS_BY_NAME, STATUS_NAMES, Item, Kind, Publish
+from gateway.model import MAX_KEY, STATUS_BY_NAME, Item, Kind, Publish
 from gateway.wire import Bare
 
 # messages of an array that are published before others have their turn
@@ -42,16 +42,6 @@ _single = msgspec.json.Decoder(Publish)
 _bare_array = msgspec.json.Decoder(list[Bare])
 _array = msgspec.json.Decoder(list[Publish])
 _parts = msgspec.json.Decoder(list[Raw])
-_status = tuple(name.encode() for name in STATUS_NAMES)
-
-
-def accepted(id: int, dup: bool, status: int) -> bytes:
-    """schemas.Accepted, written straight: every publish has one."""
-    return b'{"id":"%b","status":"%b","dup":%b}' % (
-        encode_id(id).encode(),
-        _status[status],
-        b"true" if dup else b"false",
-    )
 
 
 class _One:
@@ -118,7 +108,7 @@ async def publish(api: Api, call: Call) -> web.StreamResponse:
         raise problems.undecodable(error) from None
     headers = call.request.headers
     if "Idempotency-Key" in headers:
-        _take_key(pub, headers.getall("Idempotency-Key"))
+        take_key(pub, headers.getall("Idempotency-Key"))
     sink = _One()
     api.hub.publish(call.caller, pub, sink, None)
     result = await sink.future
@@ -194,7 +184,7 @@ def _no_key(call: Call) -> None:
         )
 
 
-def _take_key(pub: Publish, keys: list[str]) -> None:
+def take_key(pub: Publish, keys: list[str]) -> None:
     """`Idempotency-Key` is the `key` of a single message. Raises GatewayError."""
     if len(keys) > 1:
         raise problems.malformed("is given twice", "Idempotency-Key")

@@ -24,6 +24,11 @@ _PATIENCE = {429: 1, 503: 1}
 
 def response(error: GatewayError, request_id: str) -> web.Response:
     """The answer to a request that failed."""
+    return web.Response(status=error.http, body=document(error, request_id), headers=headers(error))
+
+
+def headers(error: GatewayError) -> dict[str, str]:
+    """What that answer has beside what every answer has."""
     headers = {"Content-Type": MEDIA}
     wait = _PATIENCE.get(error.http) if error.retry_after is None else max(1, math.ceil(error.retry_after))
     if wait is not None:
@@ -31,7 +36,7 @@ def response(error: GatewayError, request_id: str) -> web.Response:
     if error.http == 401:
         invalid = "" if error.code == "unauthorized" else ' error="invalid_token"'
         headers["WWW-Authenticate"] = f"Bearer{invalid}"
-    return web.Response(status=error.http, body=document(error, request_id), headers=headers)
+    return headers
 
 
 def document(error: GatewayError, request_id: str) -> bytes:

@@ -83,25 +83,36 @@ class Authenticator:
         """The client of a JWT. Raises Unauthorized, or Unavailable (`keys_unavailable`: close 4000, not 4300)."""
         return await self._tokens.verify(token, self._wall())
 
-    async def authenticate_bearer(self, header: str | None) -> Principal:
-        """The principal of an `Authorization` header (RFC 6750 2.1): an API key has one dot, a JWT two.
+    def try_bearer(self, header: str | None) -> Principal | None:
+        """The principal of an `Authorization` header (RFC 6750 2.1), at once: an API key has one dot, a JWT two.
 
-        Raises Unauthorized: `unauthorized` without a usable header, else as the credential's kind; or Unavailable.
+        None: its key is not here, ask `authenticate_bearer`. Raises Unauthorized: `unauthorized` without a usable
+        header, else as the credential's kind.
         """
-        if header is None:
-            raise Unauthorized("send Authorization: Bearer with an API key or a token")
-        scheme, _, credential = header[: MAX_HEADER + 1].partition(" ")
-        credential = credential.strip(" ")
-        dots = credential.count(".")
-        if len(header) > MAX_HEADER or scheme.lower() != "bearer" or dots not in (1, 2):
-            raise Unauthorized("Authorization is not Bearer with an API key or a token")
-        if dots == 1:
+        credential = _credential(header)
+        if credential.count(".") == 1:
             return self._api_keys.verify(credential)
-        return await self.authenticate_token(credential)
+        return self.try_token(credential)
+
+    async def authenticate_bearer(self, header: str | None) -> Principal:
+        """As `try_bearer`, looking for an unknown key; Unavailable if that cannot be done."""
+        principal = self.try_bearer(header)
+        return principal if principal is not None else await self.authenticate_token(_credential(header))
 
     def mint(self, client: str, ttl: float, claims: Mapping[str, Any]) -> str:
         """A token for a client, good for `ttl` s from now; claims: `pub`, `pools`, `may`, `jti`. Raises Invalid."""
         return self._tokens.mint(client, ttl, claims, self._wall())
+
+
+def _credential(header: str | None) -> str:
+    """What stands behind `Bearer`: one or two dots. Raises Unauthorized."""
+    if header is None:
+        raise Unauthorized("send Authorization: Bearer with an API key or a token")
+    scheme, _, credential = header[: MAX_HEADER + 1].partition(" ")
+    credential = credential.strip(" ")
+    if len(header) > MAX_HEADER or scheme.lower() != "bearer" or credential.count(".") not in (1, 2):
+        raise Unauthorized("Authorization is not Bearer with an API key or a token")
+    return credential
 
 
 def _source(index: int, issuer: Issuer) -> KeySource:

@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gateway.api import server as server_module
+from gateway.api import connection as connection_module
 from gateway.auth import Authenticator
 from gateway.config import Config
 from gateway.errors import ConfigError
@@ -206,7 +206,7 @@ async def test_over_the_limit_of_connections(
     raw: Connect, api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await api("GET", "/healthz")).status == 200
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(connection_module, "MAX_CONNECTIONS", 1)
     connection: Raw = await raw()
     status, headers, body = await connection.response()
     assert (status, headers["retry-after"]) == (503, "5")
@@ -219,7 +219,7 @@ async def test_over_the_limit_of_connections(
 async def test_a_peer_that_does_not_read_is_let_go(
     raw: Connect, hub: HubDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "STALL_TIMEOUT", 0.05)
+    monkeypatch.setattr(connection_module, "STALL_TIMEOUT", 0.05)
     connection: Raw = await raw(narrow=True)
     connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
     with pytest.raises(ConnectionError):
