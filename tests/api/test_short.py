@@ -199,7 +199,7 @@ async def test_what_comes_meanwhile_waits(raw: Connect, piece: Piece, hub: HubDo
 async def test_it_waits_for_the_long_way(raw: Connect, api: Caller, piece: Piece, hub: HubDouble) -> None:
     hub.held = True
     connection = await raw()
-    await connection.send(post(headers=TYPE + LONG))
+    await connection.send(post(b'[{"to":"alice","body":1}]'))
     await hub.until(1)
     await piece(connection, post(headers=TYPE + "X-Request-Id: second\r\n"))
     assert (await api("GET", "/healthz")).status == 200
