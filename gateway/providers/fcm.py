@@ -261,7 +261,8 @@ def _check_payload(message: dict[str, Any]) -> None:
 
 def _row(error: dict[str, Any]) -> tuple[str, str]:
     """The row of CODES that an error belongs to, and the code that Google calls it by."""
-    details = [each for each in error.get("details") or () if isinstance(each, dict)]
+    listed = error.get("details")
+    details = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     code = error.get("status")
     for detail in details:
         if str(detail.get("@type", "")).endswith("/google.firebase.fcm.v1.FcmError"):

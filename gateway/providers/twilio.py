@@ -310,7 +310,7 @@ class Twilio:
                 )
             except ValueError:
                 raise Forged("not a form") from None
-        given = call.headers.get("x-twilio-signature", "").encode()
+        given = call.headers.get("x-twilio-signature", "").encode(errors="surrogateescape")
         signed = "".join(name + value for name, value in sorted(set(fields)))
         hashed = _hash(call.headers.get("x-twilio-webhooks-signature-settings", ""))
         good = [

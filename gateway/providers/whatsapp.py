@@ -207,7 +207,7 @@ class Whatsapp:
         """
         if call.method == "GET":
             return self._challenge(call)
-        given = call.headers.get("x-hub-signature-256", "").encode()
+        given = call.headers.get("x-hub-signature-256", "").encode(errors="surrogateescape")
         good = [b"sha256=" + hmac.digest(s, call.body, "sha256").hex().encode() for s in self._secrets]
         if not any(hmac.compare_digest(value, given) for value in good):
             raise Forged("X-Hub-Signature-256 is wrong or missing")

@@ -11,6 +11,8 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.channels.fcm import Fcm as Settings
 from gateway.errors import ConfigError
@@ -19,7 +21,16 @@ from gateway.model import LANES, Item
 from gateway.ports import Outcome
 from gateway.providers.dispatcher import Dispatcher
 from gateway.providers.fcm import CODES, Fcm
-from gateway.providers.provider import Answer, Grant, Granting, Reporting, Send, Unsendable
+from gateway.providers.provider import (
+    MAX_REASON,
+    MAX_RETRY_AFTER,
+    Answer,
+    Grant,
+    Granting,
+    Reporting,
+    Send,
+    Unsendable,
+)
 from tests.providers.pages import table_of
 
 NOW = 1_790_000_000.5
@@ -331,6 +342,31 @@ def test_answers_without_a_known_code(status: int, kind: str, blame: str, said: 
     found = push().outcome(answer(status, said), NOW)
     assert (found.kind, found.blame, found.learnt) == (kind, blame, "")
     assert (found.code == "NEW") == (found.reason == "NEW: why") == ("NEW" in str(said))
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["error", "status", "message", "details", "@type", "errorCode", "fieldViolations", "name"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.integers(100, 999), ODD, st.text(max_size=20))
+def test_no_answer_is_too_strange(status: int, said: Any, wait: str) -> None:
+    found = push().outcome(answer(status, said, retry_after=wait), NOW)
+    assert found.reason.isprintable()
+    assert len(found.reason) <= MAX_REASON
+    assert (found.blame != "") == (found.kind == "refused")
+    assert 0 <= found.retry_after <= MAX_RETRY_AFTER
 
 
 def test_the_page_shows_the_same_table() -> None:

@@ -8,6 +8,8 @@ from urllib.parse import parse_qs, parse_qsl, urlencode
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from gateway.config.channels.twilio import Twilio as Settings
@@ -16,7 +18,17 @@ from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome
 from gateway.providers.dispatcher import Dispatcher
-from gateway.providers.provider import Answer, Call, Forged, Receipt, Reply, Send, Unsendable
+from gateway.providers.provider import (
+    MAX_REASON,
+    MAX_RETRY_AFTER,
+    Answer,
+    Call,
+    Forged,
+    Receipt,
+    Reply,
+    Send,
+    Unsendable,
+)
 from gateway.providers.twilio import CODES, STATUSES, Twilio
 from tests.providers.pages import table_of
 
@@ -206,6 +218,27 @@ def test_too_many_requests_pause_the_account() -> None:
     assert (found.kind, found.pause, found.retry_after) == ("retry", "account", 3.0)
 
 
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["sid", "code", "status", "message", "error_code"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.integers(100, 999), ODD, st.text(max_size=20))
+def test_no_answer_is_too_strange(status: int, said: Any, wait: str) -> None:
+    found = sms().outcome(answer(status, said, retry_after=wait), NOW)
+    assert found.reason.isprintable()
+    assert len(found.reason) <= MAX_REASON
+    assert (found.blame != "") == (found.kind == "refused")
+    assert 0 <= found.retry_after <= MAX_RETRY_AFTER
+
+
 def test_the_page_shows_the_same_table() -> None:
     assert table_of("twilio") == {code: row[:4] for code, row in CODES.items()}
 
@@ -383,6 +416,7 @@ def test_no_byte_of_what_is_signed_can_change() -> None:
     forged += [
         Call("POST", one.url, one.query, {}, one.body),
         Call("POST", one.url, one.query, {"x-twilio-signature": "ü"}, one.body),
+        Call("POST", one.url, one.query, {"x-twilio-signature": "\udcff"}, one.body),
         Call("POST", one.url, one.query, one.headers, one.body + b"&Body=STOP"),
         Call("POST", one.url, one.query, one.headers, b"\xff"),
         Call("POST", one.url, one.query, one.headers, b"a=1&" * 300),

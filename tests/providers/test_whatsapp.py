@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.channels.whatsapp import Whatsapp as Settings
 from gateway.errors import ConfigError
@@ -14,7 +16,17 @@ from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome
 from gateway.providers.dispatcher import Dispatcher
-from gateway.providers.provider import Answer, Call, Forged, Receipt, Reply, Send, Unsendable
+from gateway.providers.provider import (
+    MAX_REASON,
+    MAX_RETRY_AFTER,
+    Answer,
+    Call,
+    Forged,
+    Receipt,
+    Reply,
+    Send,
+    Unsendable,
+)
 from gateway.providers.whatsapp import CODES, STATUSES, Whatsapp
 from tests.providers.pages import table_of
 
@@ -215,6 +227,25 @@ def test_waits(code: int, headers: dict[str, str], seconds: float) -> None:
     assert channel().outcome(answer(400, refusal(code), **headers), NOW).retry_after == seconds
 
 
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "code", "message", "messages", "id"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.integers(100, 999), ODD, st.text(max_size=20))
+def test_no_answer_is_too_strange(status: int, said: Any, wait: str) -> None:
+    found = channel().outcome(answer(status, said, retry_after=wait), NOW)
+    assert found.reason.isprintable()
+    assert len(found.reason) <= MAX_REASON
+    assert (found.blame != "") == (found.kind == "refused")
+    assert 0 <= found.retry_after <= MAX_RETRY_AFTER
+
+
 def test_the_page_shows_the_same_table() -> None:
     assert table_of("whatsapp") == {code: row[:4] for code, row in CODES.items()}
 
@@ -324,6 +355,7 @@ def test_no_byte_of_what_is_signed_can_change() -> None:
     forged += [
         Call("POST", BACK, {}, {}, one.body),
         Call("POST", BACK, {}, {"x-hub-signature-256": "ü"}, one.body),
+        Call("POST", BACK, {}, {"x-hub-signature-256": "\udcff"}, one.body),
         call(one.body, "another"),
         call(one.body, ""),
     ]
