@@ -89,6 +89,7 @@ class Gateway:
             lambda: secrets.token_urlsafe(24),
             clock.reanchor,
         )
+        self.dispatcher.ready = self.hub.channel_ready
         self.authenticator = Authenticator(config.auth, clock, self.hub.not_before)
         self.mqtt: MqttServer | None = None
         self.broker: BrokerLinks | None = None

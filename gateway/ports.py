@@ -126,8 +126,9 @@ class Outcome(Struct, frozen=True):
     """What became of one attempt (PROVIDERS).
 
     `kind`: accepted (the provider has taken it; `receipt`: it will report what follows), delivered, retry (nothing went
-    out), refused (`blame`: message, recipient, credential or account), ambiguous (may or may not have gone out). Of a
-    retry or an ambiguous one only the recipient is ever to blame: where its address is the URL that failed.
+    out), refused (`blame`: message, recipient, credential or account), ambiguous (may or may not have gone out); and of
+    the dispatcher's own, held (Outbound.send). Of a retry or an ambiguous one only the recipient is ever to blame:
+    where its address is the URL that failed.
     `retry_after`: seconds, a floor. `pause`: what else waits so long, whatever the kind: "account", "recipient", or ""
     (nothing). `learnt` of the address: gone, opted_out, moved (to `address`), or "". `code`: the provider's own.
     """
@@ -146,15 +147,26 @@ class Outcome(Struct, frozen=True):
 
 
 class Outbound(Protocol):
-    """Sends one attempt. The attempt is committed already; `done` is called on the loop exactly once."""
+    """The fallback channels: what they take now, and one attempt at a time."""
 
     def room(self, channel: str) -> int:
-        """How many more attempts the channel takes now."""
+        """How many more attempts the channel takes now. Where that is none for a reason of time,
+        `Hub.channel_ready` is called when it may be more.
+        """
+
+    def shut(self, channel: str) -> int:
+        """For how many ms its circuit breaker lets nothing through; 0: it is closed, or is to be tried."""
+
+    def admit(self, channel: str, address: str) -> int:
+        """0: an attempt to this address may be started, and is counted there. Else after how many ms to ask again."""
 
     def send(
         self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
     ) -> None:
-        """`address`: the recipient's at this channel; "" where it has none there."""
+        """Make one attempt, which is committed already. `done` is called on the loop exactly once. `address`: the
+        recipient's at this channel; "" where it has none there. Where the channel has no room after all, the outcome
+        is of the kind `held`: no attempt was made, nor should one before `retry_after`.
+        """
 
 
 class Custodian(Protocol):

@@ -1,13 +1,19 @@
 """Attempts: what is due at a channel is started as far as the channel has room, each committed before its first byte.
 
 Retries are rows with a due time; memory holds nothing but the attempts under way. `pump` takes what is due: after a
-claim, when the channel's next due time comes, and, where something had to wait for room, after an attempt. It has one
-read at a time: while that waits for the commit before it, it grows with the room, so that what ends during one commit
-is followed by as many starts in the next.
+claim, when the channel's next due time comes, and, where something had to wait for room, after an attempt, or when the
+outbound side says that time has made room. It has one read at a time: while that waits for the commit before it, it
+grows with the room, so that what ends during one commit is followed by as many starts in the next.
+
+What cannot be started for a reason of its own is a row with a later due time, and no attempt: an address that must
+wait holds up nobody behind it. While a channel's circuit breaker is open, what has another step goes on to that at
+once; what is on its last step waits until the breaker is tried, one row behind the other, so that few have to be looked
+at again if it opens again.
 """
 
 from gateway.commit import Change, Commit, Event
-from gateway.hub.core import Core
+from gateway.engine.handover import Verdict, next_step
+from gateway.hub.core import Core, ms
 from gateway.hub.outcomes import Outcomes
 from gateway.model import ChainRow, Hold, Item, Phase
 from gateway.ports import Outbound, Outcome
@@ -30,6 +36,8 @@ class Attempts:
         self._under_way: set[int] = set()  # attempts from their read until their outcome
         self._starting: dict[str, int] = {}  # attempts of a channel that are being committed
         self._full: set[str] = set()  # channels where something may wait for room
+        self._crowded: set[str] = set()  # channels where the last read found addresses that must wait
+        self._behind: dict[str, int] = {}  # due time of the last row that waits for a channel's breaker
 
     def pump_all(self) -> None:
         """Start what is due anywhere."""
@@ -39,7 +47,9 @@ class Attempts:
     def pump(self, channel: str) -> None:
         """Start what is due at a channel, as far as it has room."""
         core = self.core
-        room = min(self.outbound.room(channel) - self._starting.get(channel, 0), SLICE)
+        room = self._room(channel)
+        if room > 0 and channel in self._crowded:
+            room = SLICE
         if room <= 0 or core.down:
             self._full.add(channel)
             return
@@ -54,11 +64,22 @@ class Attempts:
             # not handed over yet
             reading[0].limit = room
 
+    def _room(self, channel: str) -> int:
+        """How many rows can be seen to: at an open breaker many, for none of them is started."""
+        if self.outbound.shut(channel):
+            return SLICE
+        return min(self.outbound.room(channel) - self._starting.get(channel, 0), SLICE)
+
     def _pumped(self, read: ReadChains) -> None:
         core = self.core
         channel = read.channel
         del self._reading[channel]
+        self._crowded.discard(channel)
         now = core.now()
+        room = self._room(channel)
+        shut = self.outbound.shut(channel)
+        if not shut:
+            self._behind.pop(channel, None)
         for row, item in read.rows:
             if item.id in self._under_way:
                 continue
@@ -66,12 +87,54 @@ class Attempts:
                 self.outcomes.settle(row, item, NO_CHANNEL)
             elif item.expire <= now:
                 self.outcomes.expired(row, item)
+            elif shut:
+                self._pass_by(row, item, now, shut)
+            elif room <= 0:
+                self._full.add(channel)
+            elif wait := self.outbound.admit(channel, core.address_of(item.client, channel)):
+                self._crowded.add(channel)
+                self._postpone(row, item, now, now + wait, "the address must wait")
             else:
+                room -= 1
                 self._start(row, item, now)
         if read.next_due > now:
             core.deadlines.set(("chain", channel), read.next_due)
-        elif read.next_due:
+        elif read.next_due or channel in self._full:
             self.pump(channel)
+
+    def _pass_by(self, row: ChainRow, item: Item, now: int, shut: int) -> None:
+        """The channel's breaker is open."""
+        if row.step + 1 < len(row.channels):
+            self._go_on(row, item, now, "circuit open")
+            return
+        due = max(now + shut, self._behind.get(row.channel, 0) + 1)
+        self._behind[row.channel] = due
+        self._postpone(row, item, now, due, "")
+
+    def _postpone(self, row: ChainRow, item: Item, now: int, due: int, why: str) -> None:
+        """No attempt before `due`. What would not live to see it takes the next step, if there is one."""
+        if due >= item.expire and why and row.step + 1 < len(row.channels):
+            self._go_on(row, item, now, why)
+            return
+        row.due = min(due, item.expire)
+        deadlines, key = self.core.deadlines, ("chain", row.channel)
+
+        def after(change: Change) -> None:
+            if change.ok:
+                deadlines.set(key, row.due)
+
+        self.core.change(Change(item.id, (_NONE, _CLAIMED), {}, chain=row, then=after))
+
+    def _go_on(self, row: ChainRow, item: Item, now: int, why: str) -> None:
+        """To the next step, without an attempt at this one."""
+        channel = row.channel
+        if next_step(row, now) == Verdict.AGAIN:
+            data: dict[str, object] = {
+                "channel": channel,
+                "reason": why,
+                "next": {"channel": row.channel, "at": now},
+            }
+            self.outcomes.waits(row, item, Event(item.id, now, "skipped", data))
 
     def _start(self, row: ChainRow, item: Item, now: int) -> None:
         """The attempt is committed before its first byte."""
@@ -97,6 +160,9 @@ class Attempts:
                 core.address_of(item.client, channel),
                 lambda outcome: self._came(row, item, outcome, generation),
             )
+            if channel in self._full:
+                # its room may be a matter of time now
+                self.pump(channel)
 
         core.change(
             Change(
@@ -112,9 +178,27 @@ class Attempts:
         channel = row.channel
         if generation == self.core.generation:
             self._under_way.discard(item.id)
-            self.outcomes.settle(row, item, outcome)
+            if outcome.kind == "held":
+                self._held(row, item, outcome)
+            else:
+                self.outcomes.settle(row, item, outcome)
         if channel in self._full or channel in self._reading:
             self.pump(channel)
+
+    def _held(self, row: ChainRow, item: Item, outcome: Outcome) -> None:
+        """The channel's room was gone when the attempt had been committed: none was made, and none counts."""
+        now = self.core.now()
+        row.phase, row.due = int(Phase.WAIT), now + ms(outcome.retry_after)
+        data: dict[str, object] = {
+            "channel": row.channel,
+            "n": row.total,
+            "outcome": outcome.kind,
+            "reason": outcome.reason,
+            "next": {"channel": row.channel, "at": row.due},
+        }
+        row.attempt -= 1
+        row.total -= 1
+        self.outcomes.waits(row, item, Event(item.id, now, "attempt_ended", data))
 
     def found_open(self, rows: list[ChainRow], items: dict[int, Item]) -> None:
         """At a start of the gateway: nobody knows what became of these attempts."""
@@ -129,3 +213,5 @@ class Attempts:
         self._under_way.clear()
         self._starting.clear()
         self._full.clear()
+        self._crowded.clear()
+        self._behind.clear()

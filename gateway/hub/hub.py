@@ -116,6 +116,7 @@ class Hub:
         self.write_again = self.delivery.redelivery.write_again
         self.seen = self.brokered.seen
         self.broker_ready = self.custody.ready
+        self.channel_ready = self.handover.attempts.pump
         self.bye = self.delivery.bye
         self.disconnected = self.delivery.disconnected
         self.touch = self.core.touch

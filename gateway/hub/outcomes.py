@@ -58,6 +58,10 @@ class Outcomes:
         event = Event(item.id, self.core.now(), "expired", {"channel": row.channel})
         self._finish(item, Status.EXPIRED, "ttl", row.channel, "expired", event)
 
+    def waits(self, row: ChainRow, item: Item, event: Event) -> None:
+        """No attempt was made: the row waits for its next one, at this channel or at another."""
+        self._again(row, item, event)
+
     def _delivered(self, item: Item, channel: str, event: Event) -> None:
         """A provider has it. A bound seq becomes a gap, the rest counts as missed, or comes late where the
         record says so.

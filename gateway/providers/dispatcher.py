@@ -3,8 +3,8 @@
 A provider makes the request and reads the answer; a carrier (http.py) does the I/O between. An attempt that failed
 without an answer is `retry` where nothing can have gone out, else `ambiguous` (failures.py).
 
-Each channel is a bulkhead: own session, own connections, own lookups, a number of attempts at once. Only its own
-messages wait for a channel that is slow or dead.
+Each channel is a bulkhead (bulkhead.py): own connections, own lookups, own limits. Only its own messages wait for a
+channel that is slow, dead, or asked us to wait.
 """
 
 import asyncio
@@ -18,47 +18,12 @@ from gateway.config.channels import Channel
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome
-from gateway.providers import registry
-from gateway.providers.failures import INTERNAL, failed
-from gateway.providers.http import HttpCarrier, NoAnswer
-from gateway.providers.provider import Granting, Provider, Send, Unsendable, line
+from gateway.providers.bulkhead import KINDS, Bulkhead
+from gateway.providers.failures import INTERNAL, failed, way_is_good
+from gateway.providers.http import NoAnswer
+from gateway.providers.provider import Send, Unsendable, line
 from gateway.providers.resolver import Lookup, system_lookup
-from gateway.providers.tokens import Tokens
 from gateway.wire import trace_of
-
-KINDS = ("accepted", "delivered", "retry", "refused", "ambiguous")
-
-
-class _Channel:
-    """A bulkhead. `http` is None until `start`."""
-
-    __slots__ = ("busy_ms", "ended", "http", "name", "provider", "settings", "tasks", "tokens")
-
-    def __init__(self, name: str, settings: Channel) -> None:
-        self.name = name
-        self.settings = settings
-        self.provider: Provider = registry.make(name, settings, "")
-        self.http: HttpCarrier | None = None
-        self.tokens: Tokens | None = None  # of a provider that is Granting
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.ended = dict.fromkeys(KINDS, 0)
-        self.busy_ms = 0
-
-    def open(self, wall: Callable[[], float], lookup: Lookup, tls: ssl.SSLContext | None) -> None:
-        self.http = HttpCarrier(self.settings, lookup, tls)
-        if isinstance(self.provider, Granting):
-            self.tokens = Tokens(self.provider, self.http, wall)
-
-    async def close(self) -> None:
-        if self.tokens is not None:
-            await self.tokens.close()
-        if self.http is not None:
-            await self.http.close()
-            self.http = None
-
-    @property
-    def room(self) -> int:
-        return max(0, self.settings.concurrency - len(self.tasks)) if self.http else 0
 
 
 class Dispatcher:
@@ -69,11 +34,18 @@ class Dispatcher:
         channels: Mapping[str, Channel],
         *,
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         lookup: Lookup = system_lookup,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """`wall`: real Unix seconds. `tls`: in place of the machine's trusted authorities. Raises ConfigError."""
-        self._channels = {name: _Channel(name, settings) for name, settings in channels.items()}
+
+        def now() -> int:
+            return int(monotonic() * 1000)
+
+        self._channels = {name: Bulkhead(name, settings, now) for name, settings in channels.items()}
+        # called with a channel's name when time has made room there: the hub's
+        self.ready: Callable[[str], None] = lambda channel: None
         self._wall = wall
         self._lookup = lookup
         self._tls = tls
@@ -85,6 +57,7 @@ class Dispatcher:
         self._trace_root = trace_root
         for channel in self._channels.values():
             channel.open(self._wall, self._lookup, self._tls)
+            self.ready(channel.name)
 
     async def close(self) -> None:
         """Break off what is open, without an outcome: the store still has those attempts open. Takes no more."""
@@ -101,7 +74,20 @@ class Dispatcher:
         found = self._channels.get(channel)
         if found is None:
             return 0 if self._closed else 1
-        return found.room
+        room = found.room
+        if not room:
+            found.call_when_room(self.ready)
+        return room
+
+    def shut(self, channel: str) -> int:
+        """For how many ms its circuit breaker lets nothing through."""
+        found = self._channels.get(channel)
+        return found.shut if found is not None else 0
+
+    def admit(self, channel: str, address: str) -> int:
+        """0: an attempt to this address may be started, and counts. Else after how many ms to ask again."""
+        found = self._channels.get(channel)
+        return found.admit(address) if found is not None else 0
 
     def send(
         self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
@@ -114,13 +100,13 @@ class Dispatcher:
         if found is None:
             loop.call_soon(done, Outcome("refused", "no such channel", blame="account"))
             return
-        if not found.room:
-            loop.call_soon(done, Outcome("retry", "channel full"))
-            return
         if not address and found.settings.CONTACT:
             loop.call_soon(done, Outcome("refused", "no address for this channel", blame="recipient"))
             return
-        task = loop.create_task(self._run(found, item, attempt, address, done))
+        if not found.room:
+            loop.call_soon(done, Outcome("held", "no room at the channel", retry_after=found.wait / 1000))
+            return
+        task = loop.create_task(self._run(found, found.begin(), item, attempt, address, done))
         found.tasks.add(task)
         task.add_done_callback(found.tasks.discard)
 
@@ -132,44 +118,57 @@ class Dispatcher:
         }
 
     async def _run(
-        self, channel: _Channel, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
+        self,
+        channel: Bulkhead,
+        begun: int,
+        item: Item,
+        attempt: int,
+        address: str,
+        done: Callable[[Outcome], None],
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
         started = time.monotonic_ns()
-        outcome = await self._attempt(channel, item, attempt, address)
+        outcome, good = await self._attempt(channel, item, attempt, address)
         channel.busy_ms += (time.monotonic_ns() - started) // 1_000_000
-        channel.ended[outcome.kind] += 1
+        channel.end(begun, outcome, good, address)
         channel.tasks.discard(task)  # `done` may ask for room
         try:
             done(outcome)
         except Exception as error:  # noqa: BLE001 - reported; the other attempts go on
             self._report(error, channel, item, attempt)
 
-    async def _attempt(self, channel: _Channel, item: Item, attempt: int, address: str) -> Outcome:
-        """One outcome, whatever happens, except where the attempt is cancelled."""
+    async def _attempt(
+        self, channel: Bulkhead, item: Item, attempt: int, address: str
+    ) -> tuple[Outcome, bool | None]:
+        """One outcome, whatever happens, except where the attempt is cancelled; and what it says about the way."""
         sent = theirs = False
         try:
-            send = self._as_sent(item, attempt, address)
-            if channel.tokens is None:
-                return await self._carry(channel, send)
-            held = await channel.tokens.get()
-            if isinstance(held, Outcome):
-                return _known(held)
-            outcome = await self._carry(channel, replace(send, token=held.token, wall=self._wall()))
-            return channel.tokens.judge(held, outcome)
+            outcome = await self._with_token(channel, self._as_sent(item, attempt, address))
         except Unsendable as error:
-            return Outcome("refused", line(error.reason), blame=error.blame)
+            return Outcome("refused", line(error.reason), blame=error.blame), None
         except NoAnswer as error:
             failure, sent, theirs = error.__cause__ or error, error.sent, error.theirs
         except Exception as error:  # noqa: BLE001 - every failure becomes an outcome; bugs are reported below
             failure = error
+        else:
+            return outcome, way_is_good(outcome)
         outcome = failed(failure, sent=sent, theirs=theirs)
         if outcome.reason.startswith(INTERNAL):
             self._report(failure, channel, item, attempt)
-        return outcome
+        return outcome, way_is_good(outcome)
 
-    async def _carry(self, channel: _Channel, send: Send) -> Outcome:
+    async def _with_token(self, channel: Bulkhead, send: Send) -> Outcome:
+        """Make the attempt, with the access token that its provider may need."""
+        if channel.tokens is None:
+            return await self._carry(channel, send)
+        held = await channel.tokens.get()
+        if isinstance(held, Outcome):
+            return _known(held)
+        outcome = await self._carry(channel, replace(send, token=held.token, wall=self._wall()))
+        return channel.tokens.judge(held, outcome)
+
+    async def _carry(self, channel: Bulkhead, send: Send) -> Outcome:
         """Hand the request to its carrier. One that brings answers gives them to the provider."""
         assert channel.http is not None
         answer = await channel.http.exchange(channel.provider.request(send))
@@ -190,7 +189,7 @@ class Dispatcher:
             ttl=max(item.expire / 1000 - wall, 1.0),
         )
 
-    def _report(self, error: BaseException, channel: _Channel, item: Item, attempt: int) -> None:
+    def _report(self, error: BaseException, channel: Bulkhead, item: Item, attempt: int) -> None:
         asyncio.get_running_loop().call_exception_handler(
             {
                 "message": f"attempt {attempt} of {encode_id(item.id)} on channel {channel.name}",

@@ -1,4 +1,6 @@
-"""Attempts that brought no answer: what each failure means, in reasons that stay the same. Pure."""
+"""Attempts that brought no answer: what each failure means, in reasons that stay the same; and what an outcome says
+about the way to the provider. Pure.
+"""
 
 import aiohttp
 
@@ -22,6 +24,19 @@ def failed(error: BaseException, *, sent: bool, theirs: bool = False) -> Outcome
     return (
         Outcome("ambiguous", _afterwards(error), blame) if sent else Outcome("retry", _before(error), blame)
     )
+
+
+def way_is_good(outcome: Outcome) -> bool | None:
+    """Whether an attempt shows that the account and the way to it work; None: it does not tell. A refusal that blames
+    the message or the recipient is an answer like any other; a bug of ours is none.
+    """
+    if outcome.kind in {"accepted", "delivered"}:
+        return True
+    if outcome.blame in {"account", "credential"} or outcome.status >= 500:
+        return False
+    if outcome.kind == "refused" or outcome.status or outcome.code:
+        return True
+    return None if outcome.reason.startswith(INTERNAL) else False
 
 
 def _before(error: BaseException) -> str:

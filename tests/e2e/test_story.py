@@ -132,6 +132,7 @@ url = "{url}"
 secret = "{secret}"
 allow_private = true
 backoff_base = 0.05
+breaker_failures = 100
 """
 
 

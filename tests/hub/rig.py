@@ -158,9 +158,18 @@ class Sent:
 
     def __init__(self) -> None:
         self.attempts: list[tuple[str, int, Callable[[Outcome], None]]] = []
+        self.rooms: dict[str, int] = {}  # of channels that have not 100
+        self.open: dict[str, int] = {}  # how long breakers are open, ms
+        self.waits: dict[str, int] = {}  # how long addresses must wait, ms
 
     def room(self, channel: str) -> int:
-        return 100
+        return self.rooms.get(channel, 100)
+
+    def shut(self, channel: str) -> int:
+        return self.open.get(channel, 0)
+
+    def admit(self, channel: str, address: str) -> int:
+        return self.waits.get(address, 0)
 
     def send(
         self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]

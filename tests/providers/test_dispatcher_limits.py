@@ -87,7 +87,7 @@ async def test_concurrency_is_bounded(
     assert dispatcher.room("hook") == 0
     dispatcher.send("hook", message(), 1, "", done)
     assert outcomes.empty()  # never from within `send`
-    assert await outcomes.get() == (Outcome("retry", "channel full"), 0)
+    assert await outcomes.get() == (Outcome("held", "no room at the channel"), 0)
     await gate.hold(2)
     assert counted(dispatcher) == figures(in_flight=2)
     gate.open.set()
@@ -164,7 +164,7 @@ async def test_before_start_there_is_no_room(
 ) -> None:
     dispatcher = Dispatcher({"hook": settings("https://hook.example/")})
     assert dispatcher.room("hook") == 0
-    assert await attempt(dispatcher, message()) == Outcome("retry", "channel full")
+    assert await attempt(dispatcher, message()) == Outcome("held", "no room at the channel", retry_after=1.0)
     await dispatcher.close()
 
 

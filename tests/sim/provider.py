@@ -29,6 +29,12 @@ class SimOutbound:
     def room(self, channel: str) -> int:
         return ROOM - self._open.get(channel, 0)
 
+    def shut(self, channel: str) -> int:
+        return 0
+
+    def admit(self, channel: str, address: str) -> int:
+        return 0
+
     def send(
         self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
     ) -> None:

@@ -117,6 +117,12 @@ class Outbound:
     def room(self, channel: str) -> int:
         return 0
 
+    def shut(self, channel: str) -> int:
+        return 0
+
+    def admit(self, channel: str, address: str) -> int:
+        return 0
+
     def send(self, channel: str, item: Any, attempt: int, done: Callable[[Outcome], None]) -> None: ...
 
 
