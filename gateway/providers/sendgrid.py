@@ -131,7 +131,7 @@ class SendGrid:
         self._receipt = bool(callback) and self._event_key is not None
 
     def request(self, send: Send) -> Request:
-        content = content_of(send.item, "sendgrid")
+        content = content_of(send.item, "sendgrid", needs_text=False)
         extra = dict(content.native)
         for key in extra:
             if key not in _NATIVE:
@@ -154,7 +154,7 @@ class SendGrid:
         if parts:
             body["content"] = parts
         elif "template_id" not in extra:
-            raise Unsendable("the body has neither text nor a template")
+            raise Unsendable("the body has neither `text` nor `html` nor a template")
         return Request(self._url, self._headers, msgspec.json.encode(body))
 
     def outcome(self, answer: Answer, wall: float) -> Outcome:

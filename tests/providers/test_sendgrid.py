@@ -97,9 +97,15 @@ def test_what_would_change_who_gets_it_is_refused(message: Make, key: str) -> No
     assert wrong.value.blame == "message"
 
 
-def test_neither_text_nor_template(message: Make) -> None:
-    with pytest.raises(Unsendable, match="neither text nor a template"):
-        mail().request(sent(message(b'{"sendgrid": {"categories": ["c"]}}')))
+@pytest.mark.parametrize("body", [b'{"sendgrid": {"categories": ["c"]}}', b"{}", b'""', b"7"])
+def test_neither_text_nor_template(message: Make, body: bytes) -> None:
+    with pytest.raises(Unsendable, match="neither `text` nor `html` nor a template"):
+        mail().request(sent(message(body)))
+
+
+def test_html_alone(message: Make) -> None:
+    body = json.loads(mail().request(sent(message(b'{"html": "<p>a</p>"}'))).body)
+    assert body["content"] == [{"type": "text/html", "value": "<p>a</p>"}]
 
 
 @pytest.mark.parametrize(
