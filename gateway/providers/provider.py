@@ -87,9 +87,9 @@ class Provider(Protocol):
     URL where its callbacks arrive ("": nowhere). That raises ConfigError for settings that cannot work.
     """
 
-    def request(self, send: Send) -> Request:
-        """The request of one attempt: the same message gives the same one, but for what is of the attempt. Raises
-        Unsendable.
+    def request(self, send: Send) -> Request | Mail:
+        """The request of one attempt: the same message gives the same one, but for what is of the attempt. A Mail goes
+        by SMTP. Raises Unsendable.
         """
 
     def outcome(self, answer: Answer, wall: float) -> Outcome:

@@ -5,6 +5,7 @@ from gateway.config.channels.fcm import Fcm
 from gateway.config.channels.ntfy import Ntfy
 from gateway.config.channels.pagerduty import PagerDuty
 from gateway.config.channels.sendgrid import SendGrid
+from gateway.config.channels.smtp import Smtp
 from gateway.config.channels.telegram import Telegram
 from gateway.config.channels.twilio import Twilio
 from gateway.config.channels.webhook import Webhook
@@ -17,6 +18,7 @@ KINDS: tuple[type[Channel], ...] = (
     Ntfy,
     PagerDuty,
     SendGrid,
+    Smtp,
     Telegram,
     Twilio,
     Webhook,
@@ -33,6 +35,7 @@ __all__ = [
     "PagerDuty",
     "Satisfied",
     "SendGrid",
+    "Smtp",
     "Telegram",
     "Twilio",
     "WebPush",
