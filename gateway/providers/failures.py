@@ -32,6 +32,8 @@ def way_is_good(outcome: Outcome) -> bool | None:
     """
     if outcome.kind in {"accepted", "delivered"}:
         return True
+    if outcome.blame == "recipient" and outcome.kind != "refused":
+        return None  # its address is the URL that failed
     if outcome.blame in {"account", "credential"} or outcome.status >= 500:
         return False
     if outcome.kind == "refused" or outcome.status or outcome.code:

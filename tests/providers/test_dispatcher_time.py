@@ -261,3 +261,10 @@ async def test_what_is_not_sent_tells_nothing_about_the_way(
     await rig.attempt(FAILED)
     assert (before, rig.state) == (State.CLOSED, State.OPEN)
     assert len(reported) == 1
+
+
+@pytest.mark.parametrize("kind", ["retry", "ambiguous"])
+def test_what_fails_at_an_address_of_the_recipient_s_says_nothing_of_the_account(kind: str) -> None:
+    """A Web Push subscription names its own server."""
+    assert way_is_good(Outcome(kind, "HTTP 503", blame="recipient", status=503)) is None
+    assert way_is_good(Outcome(kind, "not connected in time", blame="recipient")) is None
