@@ -12,6 +12,7 @@ from gateway.engine.breaker import Breaker, State
 from gateway.engine.bucket import Addresses, Bucket, Rest
 from gateway.ports import Outcome
 from gateway.providers import registry
+from gateway.providers.carrier import Carrier, carrier_of
 from gateway.providers.http import HttpCarrier
 from gateway.providers.provider import Granting, Provider
 from gateway.providers.resolver import Lookup
@@ -30,6 +31,7 @@ class Bulkhead:
         self.settings = settings
         self.provider: Provider = registry.make(name, settings, "")
         self.http: HttpCarrier | None = None
+        self.carrier: Carrier | None = None  # of its requests: `http` itself, but for kinds that speak something else
         self.tokens: Tokens | None = None  # of a provider that is Granting
         self.tasks: set[asyncio.Task[None]] = set()
         self.ended = dict.fromkeys(KINDS, 0)
@@ -45,6 +47,7 @@ class Bulkhead:
 
     def open(self, wall: Callable[[], float], lookup: Lookup, tls: ssl.SSLContext | None) -> None:
         self.http = HttpCarrier(self.settings, lookup, tls)
+        self.carrier = carrier_of(self.settings, lookup, tls) or self.http
         if isinstance(self.provider, Granting):
             self.tokens = Tokens(self.provider, self.http, wall)
 
@@ -55,6 +58,8 @@ class Bulkhead:
             self._timer = None
         if self.tokens is not None:
             await self.tokens.close()
+        if self.carrier is not None and self.carrier is not self.http:
+            await self.carrier.close()
         if self.http is not None:
             await self.http.close()
             self.http = None

@@ -1,6 +1,6 @@
 """The attempts at the fallback channels: each ends as exactly one Outcome.
 
-A provider makes the request and reads the answer; a carrier (http.py) does the I/O between. An attempt that failed
+A provider makes the request and reads the answer; a carrier (carrier.py) does the I/O between. An attempt that failed
 without an answer is `retry` where nothing can have gone out, else `ambiguous` (failures.py).
 
 Each channel is a bulkhead (bulkhead.py): own connections, own lookups, own limits. Only its own messages wait for a
@@ -170,8 +170,8 @@ class Dispatcher:
 
     async def _carry(self, channel: Bulkhead, send: Send) -> Outcome:
         """Hand the request to its carrier. One that brings answers gives them to the provider."""
-        assert channel.http is not None
-        answer = await channel.http.exchange(channel.provider.request(send))
+        assert channel.carrier is not None
+        answer = await channel.carrier.exchange(channel.provider.request(send))
         try:
             return _known(channel.provider.outcome(answer, self._wall()))
         except Exception as error:  # a bug in a provider

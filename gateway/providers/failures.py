@@ -2,6 +2,9 @@
 about the way to the provider. Pure.
 """
 
+import socket
+import ssl
+
 import aiohttp
 
 from gateway.ports import Outcome
@@ -45,13 +48,13 @@ def _before(error: BaseException) -> str:
     match error:
         case TimeoutError():
             return "not connected in time"
-        case aiohttp.ClientConnectorCertificateError():
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
             return "TLS certificate not accepted"
-        case aiohttp.ClientConnectorSSLError():
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
             return "TLS failed"
-        case aiohttp.ClientConnectorDNSError():
+        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
             return "name not resolved"
-        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()) | ConnectionRefusedError():
             return "connection refused"
         case aiohttp.ClientError() | OSError():
             return "not connected"
