@@ -121,6 +121,7 @@ class Call(Struct, frozen=True):
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
     body: bytes
+    fetched: Mapping[str, Answer] = {}  # what Needs asked for, by URL
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -155,13 +156,27 @@ class Forged(Exception):
     """A callback whose signature is wrong, missing or too old. The reason holds nothing of the call."""
 
 
+class Needs(Exception):
+    """A callback cannot be answered without what is at `url`.
+
+    Whoever called fetches it (GET, https, public addresses only, no redirects), and calls again with the answer in
+    `Call.fetched`. For `keep` seconds the answer may serve other calls too. The provider has checked `url`, but nothing
+    is proven yet: how many are fetched at once is to be bounded. Where no answer comes: 503, and it calls again.
+    """
+
+    def __init__(self, url: str, keep: float = 0.0) -> None:
+        super().__init__(url)
+        self.url = url
+        self.keep = keep
+
+
 @runtime_checkable
 class Reporting(Protocol):
     """A provider that calls back."""
 
     def callback(self, call: Call, wall: float) -> Reply:
         """Check the signature over the raw body, in constant time, and read the call. Raises Forged; ValueError for
-        what is signed but cannot be read (400: the provider shows it to its user).
+        what is signed but cannot be read (400: the provider shows it to its user); Needs.
         """
 
 
