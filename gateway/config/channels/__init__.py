@@ -5,6 +5,7 @@ from gateway.config.channels.fcm import Fcm
 from gateway.config.channels.ntfy import Ntfy
 from gateway.config.channels.pagerduty import PagerDuty
 from gateway.config.channels.sendgrid import SendGrid
+from gateway.config.channels.slack import Slack
 from gateway.config.channels.smtp import Smtp
 from gateway.config.channels.telegram import Telegram
 from gateway.config.channels.twilio import Twilio
@@ -18,6 +19,7 @@ KINDS: tuple[type[Channel], ...] = (
     Ntfy,
     PagerDuty,
     SendGrid,
+    Slack,
     Smtp,
     Telegram,
     Twilio,
@@ -35,6 +37,7 @@ __all__ = [
     "PagerDuty",
     "Satisfied",
     "SendGrid",
+    "Slack",
     "Smtp",
     "Telegram",
     "Twilio",
