@@ -6,6 +6,7 @@ from gateway.config.channels.ntfy import Ntfy
 from gateway.config.channels.pagerduty import PagerDuty
 from gateway.config.channels.sendgrid import SendGrid
 from gateway.config.channels.slack import Slack
+from gateway.config.channels.slack_hook import SlackHook
 from gateway.config.channels.smtp import Smtp
 from gateway.config.channels.telegram import Telegram
 from gateway.config.channels.twilio import Twilio
@@ -20,6 +21,7 @@ KINDS: tuple[type[Channel], ...] = (
     PagerDuty,
     SendGrid,
     Slack,
+    SlackHook,
     Smtp,
     Telegram,
     Twilio,
@@ -38,6 +40,7 @@ __all__ = [
     "Satisfied",
     "SendGrid",
     "Slack",
+    "SlackHook",
     "Smtp",
     "Telegram",
     "Twilio",
