@@ -15,10 +15,10 @@ import pytest
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 
 from gateway.config.channels import Smtp as Settings
+from gateway.engine.bucket import Rest
 from gateway.ids import encode_id
 from gateway.model import Item
 from gateway.ports import Outcome
-from gateway.providers import smtp as provider
 from gateway.providers import smtp_carrier as module
 from gateway.providers.dispatcher import Dispatcher
 from tests.providers.test_dispatcher_connecting import Names, certificate
@@ -452,7 +452,7 @@ async def test_a_kept_connection_that_is_no_good_costs_no_attempt(
 async def test_a_server_that_hung_up_meanwhile(
     serve_raw: Raw, many: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provider, "AGAIN", 0.0)  # 421 would let the channel rest
+    monkeypatch.setattr(Rest, "ask", lambda *_: None)  # a 421 would let the channel rest
     script = Script(dot=["421 4.3.2 closing", "250 ok"])
     one = await many(await port_of(serve_raw, script))
     assert [(await one()).kind for _ in range(3)] == ["retry", "accepted", "accepted"]
