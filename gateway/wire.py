@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from gateway.errors import GatewayError, Invalid
-from gateway.ids import encode_id
+from gateway.ids import encode_id, id_text
 from gateway.model import MAX_DEPTH, PRIORITIES, Item, Kind, Publish
 
 JSON = "botgw.v1.json"
@@ -231,7 +231,7 @@ def entry(item: Item, root: str) -> bytes:
         assert body is not None, "the body of a message is read before it is written"
         head = b'{"seq":%d,"id":"%b","from":"%b","at":%d,"body":%b%b' % (
             item.seq,
-            encode_id(id).encode(),
+            id_text(id),
             item.sender.encode(),
             item.at,
             body,
@@ -260,7 +260,7 @@ def entry(item: Item, root: str) -> bytes:
     via = b',"via":' + _json_encode(item.via) if item.via else b""
     return b'{"seq":%d,"id":"%b","why":"%b"%b}' % (
         item.seq,
-        encode_id(item.id).encode(),
+        id_text(item.id),
         item.why.encode(),
         via,
     )
@@ -286,8 +286,8 @@ def frame(kind: int, entries: Sequence[bytes]) -> bytes:
 
 def ok_entry(ref: Any, id: int, dup: bool) -> bytes:
     if type(ref) is int and not dup:
-        return b'{"id":"%b","ref":%d}' % (encode_id(id).encode(), ref)
-    head = b'{"id":"%b"' % encode_id(id).encode()
+        return b'{"id":"%b","ref":%d}' % (id_text(id), ref)
+    head = b'{"id":"%b"' % id_text(id)
     if ref is not None:
         head += b',"ref":' + _json_encode(ref)
     return head + (b',"dup":true}' if dup else b"}")

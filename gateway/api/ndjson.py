@@ -26,7 +26,7 @@ from gateway.api.base import NDJSON, Api, Call, check_still, proceed
 from gateway.auth import Principal
 from gateway.commit import BareMessage
 from gateway.errors import GatewayError, Limited, Unavailable
-from gateway.ids import encode_id
+from gateway.ids import id_text
 from gateway.model import Item, Publish
 from gateway.wire import Bare
 
@@ -109,13 +109,13 @@ class Answers:
         """Never within the call of `publish`."""
         self.in_flight -= 1
         tail = b',"dup":true}\n' if dup else b"}\n"
-        self._put(b'{"line":%d,"id":"%b"' % (ref, encode_id(id).encode()) + tail)
+        self._put(b'{"line":%d,"id":"%b"' % (ref, id_text(id)) + tail)
 
     def stored_run(self, refs: list[int], items: list[Item]) -> None:
         """The same for many."""
         self.in_flight -= len(refs)
         answers = [
-            b'{"line":%d,"id":"%b"}\n' % (ref, encode_id(item.id).encode())
+            b'{"line":%d,"id":"%b"}\n' % (ref, id_text(item.id))
             for ref, item in zip(refs, items, strict=True)
         ]
         self._put(b"".join(answers), len(refs))

@@ -13,7 +13,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from gateway.api import problems
 from gateway.api.base import JSON, SERVER
 from gateway.errors import GatewayError
-from gateway.ids import encode_id
+from gateway.ids import id_text
 from gateway.model import STATUS_NAMES
 
 _HEAD: Final = (
@@ -26,7 +26,7 @@ _status = tuple(name.encode() for name in STATUS_NAMES)
 def accepted(id: int, dup: bool, status: int) -> bytes:
     """schemas.Accepted, written straight: every publish has one."""
     return b'{"id":"%b","status":"%b","dup":%b}' % (
-        encode_id(id).encode(),
+        id_text(id),
         _status[status],
         b"true" if dup else b"false",
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ids import COUNTER_BITS, MAX_ID, NODE_BITS, TIME_SHIFT, IdMaker, decode_id, encode_id
+from gateway.ids import COUNTER_BITS, MAX_ID, NODE_BITS, TIME_SHIFT, IdMaker, decode_id, encode_id, id_text
 
 
 def id_at(ms: int) -> int:
@@ -28,6 +28,11 @@ def test_round_trip(value: int) -> None:
     assert len(text) == 13
     assert decode_id(text) == value
     assert decode_id(text.lower()) == value
+
+
+def test_text_of_more_than_are_remembered() -> None:
+    values = [id_at(ms) + n for ms in range(1000) for n in (0, 1)]
+    assert [decode_id(id_text(value).decode()) for value in values * 2] == values * 2
 
 
 @given(ids, ids)

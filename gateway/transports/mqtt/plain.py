@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import Forbidden, GatewayError, Invalid, Limited, Unauthorized, Unavailable
-from gateway.ids import encode_id
+from gateway.ids import id_text
 from gateway.model import MAX_TTL, PRIORITIES, Extra, Item
 from gateway.model import Publish as Message
 from gateway.transports.mqtt.codec import P, Props, Publish, Reason, Will, publish_packet
@@ -130,7 +130,7 @@ class Plain:
         left = (item.expire - now + 999) // 1000
         if left < 1 or left > _MAX_EXPIRY:
             left = 1 if left < 1 else _MAX_EXPIRY
-        id = encode_id(item.id).encode()
+        id = id_text(item.id)
         digits = b"%d" % item.seq
         seq = b"\x26\x00\x03seq\x00%c%b" % (len(digits), digits) if item.seq else b""
         x = item.x
