@@ -15,6 +15,7 @@ from gateway.providers import registry
 from gateway.providers.carrier import Carrier, carrier_of
 from gateway.providers.http import HttpCarrier
 from gateway.providers.provider import Granting, Provider
+from gateway.providers.proxies import proxy_urls
 from gateway.providers.resolver import Lookup
 from gateway.providers.tokens import Tokens
 
@@ -30,6 +31,7 @@ class Bulkhead:
         self.name = name
         self.settings = settings
         self.provider: Provider = registry.make(name, settings, "")
+        proxy_urls(settings.proxies, name)
         self.http: HttpCarrier | None = None
         self.carrier: Carrier | None = None  # of its requests: `http` itself, but for kinds that speak something else
         self.tokens: Tokens | None = None  # of a provider that is Granting
@@ -46,8 +48,7 @@ class Bulkhead:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, wall: Callable[[], float], lookup: Lookup, tls: ssl.SSLContext | None) -> None:
-        self.http = HttpCarrier(self.settings, lookup, tls)
-        self.carrier = carrier_of(self.settings, lookup, tls) or self.http
+        self.http = HttpCarrier(self.name, self.settings, lookup, tls, self._now)
         if isinstance(self.provider, Granting):
             self.tokens = Tokens(self.provider, self.http, wall)
 

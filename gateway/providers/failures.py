@@ -8,25 +8,27 @@ import ssl
 import aiohttp
 
 from gateway.ports import Outcome
+from gateway.providers.proxies import ProxyFailed
 from gateway.providers.resolver import AddressRefused
 
 INTERNAL = "internal error"
 
 
-def failed(error: BaseException, *, sent: bool, theirs: bool = False) -> Outcome:
-    """The outcome of an attempt without an answer. `sent`: bytes of the request may have left. `theirs`: the URL is the
-    recipient's address: whatever fails there is nobody else's fault, and says nothing about the account.
-    """
-    # of an URL that is ours only a change of the configuration helps: the account's fault, not the message's
-    blame = "recipient" if theirs else "account"
+class NotThroughProxy(Exception):
+    """Plain HTTP has no tunnel: a proxy would read it, and its failures could not be told from the receiver's."""
+
+
+def failed(error: BaseException, *, sent: bool) -> Outcome:
+    """The outcome of an attempt without an answer. `sent`: bytes of the request may have left."""
     if isinstance(error, AddressRefused):
         return Outcome("refused", "address not public", blame=blame)
     if isinstance(error, aiohttp.InvalidURL):
-        return Outcome("refused", "not a usable URL", blame=blame)
-    blame = "recipient" if theirs else ""
-    return (
-        Outcome("ambiguous", _afterwards(error), blame) if sent else Outcome("retry", _before(error), blame)
-    )
+        return Outcome("refused", "not a usable URL", blame="account")
+    if isinstance(error, NotThroughProxy):
+        return Outcome("refused", "plain HTTP does not go through a proxy", blame="account")
+    if isinstance(error, ProxyFailed):
+        return Outcome("retry", error.reason)
+    return Outcome("ambiguous", _afterwards(error)) if sent else Outcome("retry", reason_before(error))
 
 
 def way_is_good(outcome: Outcome) -> bool | None:
@@ -44,8 +46,11 @@ def way_is_good(outcome: Outcome) -> bool | None:
     return None if outcome.reason.startswith(INTERNAL) else False
 
 
-def _before(error: BaseException) -> str:
+def reason_before(error: BaseException | None) -> str:
+    """Why there was no connection."""
     match error:
+        case aiohttp.ClientHttpProxyError(status=status):
+            return f"HTTP {status} to CONNECT"
         case TimeoutError():
             return "not connected in time"
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
@@ -74,5 +79,5 @@ def _afterwards(error: BaseException) -> str:
             return _internal(error)
 
 
-def _internal(error: BaseException) -> str:
+def _internal(error: BaseException | None) -> str:
     return f"{INTERNAL}: {type(error).__name__}"

@@ -19,5 +19,7 @@ def check_url(text: str, settings: Channel, field: str) -> None:
         raise wrong from None
     if not valid or "@" in url.netloc or not text.isprintable() or " " in text:
         raise wrong
+    if url.scheme == "http" and settings.proxies:
+        raise ConfigError(f"{field}: must be https: plain http does not go through `proxies`", field=field)
     if url.scheme == "http" and not settings.allow_private and not is_loopback(url.hostname or ""):
         raise ConfigError(f"{field}: must be https; plain http needs allow_private = true", field=field)
