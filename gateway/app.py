@@ -1,6 +1,7 @@
 """Builds and wires a gateway, runs it until it is told to stop. Nothing else knows all the rooms."""
 
 import asyncio
+import contextlib
 import gc
 import random
 import secrets
@@ -103,10 +104,18 @@ class Gateway:
                 "websocket": lambda: self.websocket.figures() if self.websocket is not None else {},
                 "mqtt": lambda: self.mqtt.figures() if self.mqtt is not None else {},
                 "broker": lambda: self.broker.figures() if self.broker is not None else {},
-                "dispatcher": self.dispatcher.figures,
             },
+            self.dispatcher.figures,
         )
-        self.api = ApiServer(self.hub, self.authenticator, config, metrics, self._outside)
+
+        async def scrape() -> bytes:
+            with contextlib.suppress(StoreFailed):
+                self.watch.waiting = await self.store.waiting()
+            return metrics()
+
+        self.api = ApiServer(
+            self.hub, self.authenticator, config, scrape, self._outside, self.dispatcher.describe
+        )
         self._lag: asyncio.TimerHandle | None = None
 
     async def start(self) -> Ready:

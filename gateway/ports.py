@@ -55,6 +55,9 @@ class Store(Protocol):
         since (Unix ms): packet id -> (id, body). Looks through the rows; for the rare PUBLISH with DUP.
         """
 
+    async def waiting(self) -> dict[str, int]:
+        """How many chain rows wait for an attempt, by channel."""
+
     def figures(self) -> dict[str, float]:
         """Plain numbers for metrics: rows, bytes, commits, commit seconds, wal bytes."""
 

@@ -97,23 +97,27 @@ class Route(Struct, frozen=True, kw_only=True):
 
 
 class Api:
-    """What the handlers share. `outside`: what is not ready beside the hub, "" for nothing."""
+    """What the handlers share. `outside`: what is not ready beside the hub, "" for nothing. `channels`: how each is."""
 
-    __slots__ = ("_ends", "_none_left", "authenticator", "config", "description", "hub", "metrics", "outside")
+    __slots__ = (
+        "_ends", "_none_left", "authenticator", "channels", "config", "description", "hub", "metrics", "outside",
+    )  # fmt: skip
 
     def __init__(
         self,
         hub: HubApi,
         authenticator: Authenticator,
         config: Config,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         outside: Callable[[], str],
+        channels: Callable[[], list[dict[str, Any]]],
     ) -> None:
         self.hub = hub
         self.authenticator = authenticator
         self.config = config
         self.metrics = metrics
         self.outside = outside
+        self.channels = channels
         self.description = b""  # the OpenAPI document
         self._ends: dict[object, Callable[[], None]] = {}
         self._none_left = asyncio.Event()

@@ -23,7 +23,7 @@ async def readiness(api: Api, _call: Call) -> web.StreamResponse:
 async def metrics(api: Api, _call: Call) -> web.StreamResponse:
     """`GET /metrics`: Prometheus text."""
     return web.Response(
-        body=api.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        body=await api.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
 
 

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from gateway.api import clients, deadletters, events, messages, ops
+from gateway.api import channels, clients, deadletters, events, messages, ops
 from gateway.api.base import EVENT_STREAM, JSON, NDJSON, Answer, Header, Route
 from gateway.api.schemas import (
     Accepted,
     Cancelled,
+    Channels,
     ClientBody,
     ClientOut,
     ClientPage,
@@ -207,6 +208,15 @@ ROUTES: tuple[Route, ...] = (
         body_optional=True,
         answers=(Answer(202, "accepted as a new message", Replay),),
         problems=(404, 409, 429, 503, 507),
+    ),
+    Route(
+        method="GET",
+        path="/v1/channels",
+        handler=channels.listing,
+        summary="How the channels are: room, pauses, breakers, what their attempts came to",
+        scope="read",
+        answers=(Answer(200, "all of them", Channels),),
+        problems=(503,),
     ),
     Route(
         method="POST",

@@ -305,5 +305,47 @@ class Deleted(Struct):
     deleted: int
 
 
+Breaker = Literal["closed", "half_open", "open"]
+
+
+class Failure(Struct, kw_only=True):
+    """Why an attempt failed. `blame`: message, recipient, credential, account, or empty; `status`: of HTTP, 0: none."""
+
+    at: int
+    outcome: Literal["retry", "refused", "ambiguous"]
+    reason: str
+    blame: str
+    code: Annotated[str, Meta(description="the provider's own")]
+    status: int
+
+
+class ProxyOut(Struct):
+    proxy: Annotated[str, Meta(description="host and port")]
+    breaker: Breaker
+    failed: Annotated[int, Meta(description="tunnels that it did not open, since the start")]
+
+
+class ChannelOut(Struct, kw_only=True):
+    """How a channel is. Attempts are counted by outcome."""
+
+    name: str
+    kind: str
+    breaker: Annotated[
+        Breaker, Meta(description="open: nothing goes there; half_open: one attempt may try it")
+    ]
+    room: Annotated[int, Meta(description="attempts that it takes now")]
+    in_flight: int
+    waiting: Annotated[int, Meta(description="messages that wait for an attempt")]
+    paused_until: Annotated[int | None, Meta(description="the provider asked for a pause")]
+    since_start: dict[str, int]
+    last_hour: dict[str, int]
+    failures: Annotated[list[Failure], Meta(description="the last ten, newest first")]
+    proxies: list[ProxyOut]
+
+
+class Channels(Struct):
+    channels: list[ChannelOut]
+
+
 class Ok(Struct):
     status: Literal["ok", "ready"]

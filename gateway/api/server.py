@@ -1,7 +1,8 @@
 """The inner listener: aiohttp's server under our dispatcher, bounded in every direction."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -19,17 +20,21 @@ GRACE = 5.0
 
 
 class ApiServer:
-    """Serves the API on `config.http.listen` between `start` and `stop`. `metrics` gives the text of `/metrics`."""
+    """Serves the API on `config.http.listen` between `start` and `stop`.
+
+    `metrics` gives the text of `/metrics`, `channels` how the channels are.
+    """
 
     def __init__(
         self,
         hub: HubApi,
         authenticator: Authenticator,
         config: Config,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         outside: Callable[[], str] = lambda: "",
+        channels: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
-        self._api = Api(hub, authenticator, config, metrics, outside)
+        self._api = Api(hub, authenticator, config, metrics, outside, channels)
         self._api.description = describe(ROUTES, config)
         self._http = config.http
         self._runner: web.ServerRunner | None = None

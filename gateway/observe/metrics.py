@@ -6,6 +6,7 @@ Names follow Prometheus: base units, `_total` for counters. No label carries a c
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -53,14 +54,27 @@ class Buckets:
         self.sum += sum(values)
 
     def family(self, name: str, text: str, unit: float) -> HistogramMetricFamily:
-        """As Prometheus wants it: cumulative, in base units (`unit` base units to one of ours)."""
+        """As Prometheus wants it, `unit` base units to one of ours."""
+        return HistogramMetricFamily(name, text, buckets=self.cumulative(unit), sum_value=self.sum * unit)
+
+    def cumulative(self, unit: float) -> list[tuple[str, float]]:
+        """How many up to each bound, in base units."""
         out: list[tuple[str, float]] = []
         total = 0
         for bound, count in zip(self.bounds, self.counts, strict=False):
             total += count
             out.append((f"{bound * unit:g}", float(total)))
         out.append(("+Inf", float(total + self.counts[-1])))
-        return HistogramMetricFamily(name, text, buckets=out, sum_value=self.sum * unit)
+        return out
+
+
+class ChannelFigures(NamedTuple):
+    """What metrics say of a channel beside its attempts, which the Watch counts."""
+
+    took_ms: Buckets
+    breaker: int  # 0 closed, 1 half open, 2 open
+    in_flight: int
+    paused_until: float  # Unix s; 0: it is not
 
 
 class Watch:
@@ -74,6 +88,9 @@ class Watch:
         self.commit_ms = Buckets(LATENCY_MS)
         self.commit_size = Buckets(SIZES)
         self.lag_ms = Buckets(LAG_MS)
+        self.waiting: dict[
+            str, int
+        ] = {}  # rows that wait for an attempt, by channel, as the last scrape found them
         self.trace_root = ""
 
     def committed(self, commit: Commit, seconds: float) -> None:
@@ -160,17 +177,20 @@ class _Collector(Collector):
         hub: Callable[[], Mapping[str, float]],
         ready: Callable[[], str],
         parts: Mapping[str, Callable[[], Mapping[str, object]]],
+        channels: Callable[[], Mapping[str, ChannelFigures]],
     ) -> None:
         self._watch = watch
         self._hub = hub
         self._ready = ready
         self._parts = parts
+        self._channels = channels
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("botgw_build", "The running version.", {"version": __version__})
         yield GaugeMetricFamily("botgw_ready", "1 where /readyz says ok.", 0 if self._ready() else 1)
         yield from self._of_hub()
         yield from self._of_watch()
+        yield from self._of_channels()
         for part, figures in self._parts.items():
             yield from _flat(part, figures())
 
@@ -204,6 +224,28 @@ class _Collector(Collector):
         yield watch.commit_size.family("botgw_commit_operations", "Operations in a commit.", 1)
         yield watch.lag_ms.family("botgw_loop_lag_seconds", "How late the event loop is.", 0.001)
 
+    def _of_channels(self) -> Iterable[Metric]:
+        took = HistogramMetricFamily("botgw_attempt_seconds", "How long attempts took.", labels=["channel"])
+        breaker, in_flight, paused, waiting = (
+            GaugeMetricFamily(f"botgw_channel_{name}", text, labels=["channel"])
+            for name, text in (
+                ("breaker", "The circuit breaker: 0 closed, 1 half open, 2 open."),
+                ("in_flight", "Attempts under way."),
+                (
+                    "paused_until_seconds",
+                    "Until when the provider asked for a pause, Unix time; 0: it did not.",
+                ),
+                ("waiting", "Messages that wait for an attempt."),
+            )
+        )
+        for name, figures in self._channels().items():
+            took.add_metric([name], figures.took_ms.cumulative(0.001), figures.took_ms.sum * 0.001)
+            breaker.add_metric([name], figures.breaker)
+            in_flight.add_metric([name], figures.in_flight)
+            paused.add_metric([name], figures.paused_until)
+            waiting.add_metric([name], self._watch.waiting.get(name, 0))
+        yield from (took, breaker, in_flight, paused, waiting)
+
 
 def _flat(part: str, figures: Mapping[str, object]) -> Iterable[Metric]:
     """The figures of a part: numbers, or numbers by one label."""
@@ -224,8 +266,9 @@ def exposition(
     hub: Callable[[], Mapping[str, float]],
     ready: Callable[[], str],
     parts: Mapping[str, Callable[[], Mapping[str, object]]],
+    channels: Callable[[], Mapping[str, ChannelFigures]] = dict,
 ) -> Callable[[], bytes]:
-    """The text of `/metrics`, made anew at each call. `parts`: figures of the store, the listeners, the dispatcher."""
+    """The text of `/metrics`, made anew at each call. `parts`: figures of the store and the listeners."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(watch, hub, ready, parts))
+    registry.register(_Collector(watch, hub, ready, parts, channels))
     return lambda: generate_latest(registry)

@@ -6,20 +6,21 @@ Its provider, its connections and its limits are its own, so that a slow or dead
 import asyncio
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from gateway.config.channels import Channel
 from gateway.engine.breaker import Breaker, State
 from gateway.engine.bucket import Addresses, Bucket, Rest
+from gateway.observe.metrics import ChannelFigures
 from gateway.ports import Outcome
 from gateway.providers import registry
-from gateway.providers.carrier import Carrier, carrier_of
+from gateway.providers.history import History
 from gateway.providers.http import HttpCarrier
 from gateway.providers.provider import Granting, Provider
 from gateway.providers.proxies import proxy_urls
 from gateway.providers.resolver import Lookup
 from gateway.providers.tokens import Tokens
 
-KINDS = ("accepted", "delivered", "retry", "refused", "ambiguous")
 UNSTARTED = 1000  # ms after which to ask a channel again that was not started yet
 
 
@@ -36,8 +37,7 @@ class Bulkhead:
         self.carrier: Carrier | None = None  # of its requests: `http` itself, but for kinds that speak something else
         self.tokens: Tokens | None = None  # of a provider that is Granting
         self.tasks: set[asyncio.Task[None]] = set()
-        self.ended = dict.fromkeys(KINDS, 0)
-        self.busy_ms = 0
+        self.history = History()
         self._now = now
         self._bucket = Bucket(settings.rate, settings.burst, now())
         self._addresses = Addresses(settings.recipient_rate)
@@ -114,7 +114,6 @@ class Bulkhead:
     def end(self, begun: int, outcome: Outcome, good: bool | None, address: str) -> None:
         """An attempt has ended. `good`: failures.way_is_good."""
         now = self._now()
-        self.ended[outcome.kind] += 1
         if outcome.kind in {"accepted", "delivered"}:
             self._rest.went_through()
         if self._breaker.end(begun, good, now):
@@ -131,3 +130,30 @@ class Bulkhead:
     @property
     def state(self) -> State:
         return self._breaker.state(self._now())
+
+    def figures(self, wall: float) -> ChannelFigures:
+        """For metrics. `wall`: Unix s."""
+        rest = self._rest.left(self._now())
+        return ChannelFigures(
+            self.history.took_ms, int(self.state), len(self.tasks), wall + rest / 1000 if rest else 0.0
+        )
+
+    def describe(self, wall: float) -> dict[str, Any]:
+        """For `GET /v1/channels`: nothing of it is secret. `wall`: Unix s."""
+        now = self._now()
+        rest = self._rest.left(now)
+        proxies = self.http.proxies.all if self.http is not None and self.http.proxies is not None else []
+        return {
+            "name": self.name,
+            "kind": self.settings.__struct_config__.tag,
+            "breaker": self.state.name.lower(),
+            "room": self.room,
+            "in_flight": len(self.tasks),
+            "paused_until": round(wall * 1000) + rest if rest else None,
+            "since_start": dict(self.history.ended),
+            "last_hour": self.history.last_hour(wall),
+            "failures": self.history.failures(),
+            "proxies": [
+                {"proxy": p.name, "breaker": p.state.name.lower(), "failed": p.failed} for p in proxies
+            ],
+        }

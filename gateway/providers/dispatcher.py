@@ -11,15 +11,18 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
 from gateway.config.channels import Channel
 from gateway.ids import encode_id
 from gateway.model import Item
+from gateway.observe.metrics import ChannelFigures
 from gateway.ports import Outcome
-from gateway.providers.bulkhead import KINDS, Bulkhead
+from gateway.providers.bulkhead import Bulkhead
 from gateway.providers.failures import INTERNAL, failed, way_is_good
+from gateway.providers.history import KINDS
 from gateway.providers.http import NoAnswer
 from gateway.providers.provider import Send, Unsendable, line
 from gateway.providers.resolver import Lookup, system_lookup
@@ -110,12 +113,15 @@ class Dispatcher:
         found.tasks.add(task)
         task.add_done_callback(found.tasks.discard)
 
-    def figures(self) -> dict[str, dict[str, int]]:
-        """Per channel: attempts that ended, by kind of outcome; the ms they took (`busy_ms`); and `in_flight`."""
-        return {
-            name: {**channel.ended, "in_flight": len(channel.tasks), "busy_ms": channel.busy_ms}
-            for name, channel in self._channels.items()
-        }
+    def figures(self) -> dict[str, ChannelFigures]:
+        """Per channel, for metrics."""
+        wall = self._wall()
+        return {name: channel.figures(wall) for name, channel in self._channels.items()}
+
+    def describe(self) -> list[dict[str, Any]]:
+        """How each channel is, for `GET /v1/channels`."""
+        wall = self._wall()
+        return [channel.describe(wall) for channel in self._channels.values()]
 
     async def _run(
         self,
@@ -130,7 +136,7 @@ class Dispatcher:
         assert task is not None
         started = time.monotonic_ns()
         outcome, good = await self._attempt(channel, item, attempt, address)
-        channel.busy_ms += (time.monotonic_ns() - started) // 1_000_000
+        channel.history.add(outcome, (time.monotonic_ns() - started) // 1_000_000, self._wall())
         channel.end(begun, outcome, good, address)
         channel.tasks.discard(task)  # `done` may ask for room
         try:

@@ -6,7 +6,7 @@ Committed and volatile state are told apart. What was submitted waits until `ste
 are replaced, never changed, so a commit that turns out to be impossible half-way is undone.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import structlog
@@ -247,6 +247,11 @@ class MemoryStore:
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         found = self._committed().keys.get((publisher, key))
         return (found.id, found.digest) if found is not None else None
+
+    async def waiting(self) -> dict[str, int]:
+        """See ports.Store."""
+        rows = self._committed().chains.values()
+        return dict(sorted(Counter(row.channel for row in rows if row.phase == Phase.WAIT).items()))
 
     async def uplinks(
         self, clients: list[str], since: int, last: int

@@ -157,6 +157,14 @@ class Queries:
         ).fetchall()
         return found[0] if found else None
 
+    def waiting(self) -> dict[str, int]:
+        """Chain rows that wait, by channel: from their index alone."""
+        return dict(
+            self._conn.execute(
+                "SELECT channel,count(*) FROM chains WHERE phase=0 GROUP BY channel ORDER BY channel"
+            ).fetchall()
+        )
+
     def uplinks(self, asked: Uplinks) -> None:
         """One slice. A message that is corrupt is left out, and so is what it followed: it is not the latest."""
         conn = self._conn

@@ -200,6 +200,10 @@ class SqliteStore:
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         return await self._query(lambda queries: queries.find_key(publisher, key))
 
+    async def waiting(self) -> dict[str, int]:
+        """See ports.Store."""
+        return await self._query(lambda queries: queries.waiting())
+
     async def uplinks(
         self, clients: list[str], since: int, last: int
     ) -> dict[str, dict[int, tuple[int, bytes]]]:

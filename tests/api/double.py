@@ -101,6 +101,10 @@ class StoreDouble:
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         raise AssertionError("the API does not look for keys")
 
+    async def waiting(self) -> dict[str, int]:
+        self._check()
+        return {"hook": 3}
+
     def figures(self) -> dict[str, float]:
         return {}
 

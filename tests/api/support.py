@@ -20,6 +20,26 @@ READER = "reader.a-secret-of-the-reader"
 SENDER = "sender.a-secret-of-the-sender"
 
 
+CHANNEL = {
+    "name": "hook",
+    "kind": "webhook",
+    "breaker": "open",
+    "room": 0,
+    "in_flight": 2,
+    "paused_until": 1_790_000_000_000,
+    "since_start": {"accepted": 0, "delivered": 7, "retry": 5, "refused": 0, "ambiguous": 0},
+    "last_hour": {"accepted": 0, "delivered": 3, "retry": 5, "refused": 0, "ambiguous": 0},
+    "failures": [
+        {"at": 1, "outcome": "retry", "reason": "HTTP 503", "blame": "", "code": "", "status": 503},
+    ],
+    "proxies": [{"proxy": "proxy.example:3128", "breaker": "closed", "failed": 1}],
+}
+
+
+async def _metrics() -> bytes:
+    return b"up 1\n"
+
+
 class Reply:
     """An answer, read whole."""
 
@@ -118,7 +138,7 @@ class Raw:
 
 @asynccontextmanager
 async def serving(hub: HubDouble, authenticator: Authenticator, config: Config) -> AsyncIterator[ApiServer]:
-    server = ApiServer(hub, authenticator, config, lambda: b"up 1\n")
+    server = ApiServer(hub, authenticator, config, _metrics, channels=lambda: [CHANNEL])
     await server.start()
     try:
         yield server

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.errors import StoreFailed
 from tests.api.double import HubDouble
-from tests.api.support import Caller
+from tests.api.support import CHANNEL, READER, SENDER, Caller
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ async def test_metrics(nobody: Caller) -> None:
     reply = await nobody("GET", "/metrics")
     assert reply.raw == b"up 1\n"
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_how_the_channels_are(as_key: Callable[[str | None], Caller], hub: HubDouble) -> None:
+    reply = await as_key(READER)("GET", "/v1/channels")
+    assert (reply.status, reply.json) == (200, {"channels": [{**CHANNEL, "waiting": 3}]})
+    assert (await as_key(SENDER)("GET", "/v1/channels")).problem == (403, "scope_missing", None)
+    hub.store.broken = StoreFailed("away", definite=True)
+    assert (await as_key(READER)("GET", "/v1/channels")).problem == (503, "unavailable", None)
 
 
 async def test_no_channel_takes_callbacks(nobody: Caller) -> None:

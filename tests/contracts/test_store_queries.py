@@ -245,3 +245,15 @@ async def test_nothing_is_answered_while_the_store_is_away(kit: Kit) -> None:
     ):
         with pytest.raises(StoreFailed):
             await call
+
+
+async def test_what_waits_at_the_channels(kit: Kit) -> None:
+    """Rows on their way, or given back, are not waiting."""
+    kit.session()
+    for channel in ("hook", "hook", "mail", "open", "parked"):
+        item = kit.item("alice", WAITING)
+        kit.do(appends=[item])
+        row = ChainRow(item.id, "alice", [channel], "offline", 1)
+        row.phase = {"open": 1, "parked": 2}.get(channel, 0)
+        kit.do(Change(item.id, (WAITING,), {"hold": NONE}, claim=row))
+    assert await kit.store.waiting() == {"hook": 2, "mail": 1}

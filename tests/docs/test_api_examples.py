@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.process import GatewayProcess
+from tests.support.hook import SECRET
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+
+# the channel that the page shows; nothing is sent there
+CONFIG = f"""
+[channels.hook]
+kind = "webhook"
+url = "https://hook.invalid/"
+secret = "{SECRET}"
+"""
 
 # heading and statuses of every example, in the order of the page
 EXPECTED = [
@@ -34,6 +43,7 @@ EXPECTED = [
     ("Dead letters", [200]),
     ("Operations", [200, 200, 200, 200]),
     ("Operations", [404]),
+    ("Channels", [200]),
 ]
 
 # stands for curl: keeps the status of each call, and its body unless the example throws it away
@@ -129,7 +139,7 @@ async def test_examples(tmp_path: Path) -> None:
     script = "set -euo pipefail\n"
     for i, example in enumerate(EXAMPLES):
         script += f"export EXAMPLE={i}\n{example.script}\n"
-    async with GatewayProcess(tmp_path / "gateway") as gateway:
+    async with GatewayProcess(tmp_path / "gateway", CONFIG) as gateway:
         environment = {
             "URL": gateway.api,
             "KEY": gateway.key,

@@ -9,7 +9,7 @@ from gateway.config import Log
 from gateway.ids import encode_id
 from gateway.model import Extra, Item, Status
 from gateway.observe import log
-from gateway.observe.metrics import Buckets, Watch, exposition
+from gateway.observe.metrics import LATENCY_MS, Buckets, ChannelFigures, Watch, exposition
 
 ROOT = "0123456789abcdef"
 TRACE = "00-11112222333344445555666677778888-aaaabbbbccccdddd-01"
@@ -58,9 +58,16 @@ def test_the_page() -> None:
     watch.acked([3])
     watch.committed(Commit(), 0.002)
     watch.attempt("hook", "delivered")
+    watch.waiting = {"hook": 9, "gone": 1}
+    took = Buckets(LATENCY_MS)
+    took.add(30)
     hub = {"accepted": 7.0, "sessions_live": 2.0, "due_lateness_ms": 1500.0}
     text = exposition(
-        watch, lambda: hub, lambda: "", {"store": lambda: {"rows": 5, "by": {"a": 1}}}
+        watch,
+        lambda: hub,
+        lambda: "",
+        {"store": lambda: {"rows": 5, "by": {"a": 1}}},
+        lambda: {"hook": ChannelFigures(took, 2, 4, 1_790_000_000.5)},
     )().decode()
     for line in (
         "botgw_ready 1.0",
@@ -70,6 +77,12 @@ def test_the_page() -> None:
         'botgw_attempts_total{channel="hook",outcome="delivered"} 1.0',
         'botgw_ack_seconds_bucket{le="0.005"} 1.0',
         "botgw_store_rows 5.0",
+        'botgw_attempt_seconds_bucket{channel="hook",le="0.05"} 1.0',
+        'botgw_attempt_seconds_sum{channel="hook"} 0.03',
+        'botgw_channel_breaker{channel="hook"} 2.0',
+        'botgw_channel_in_flight{channel="hook"} 4.0',
+        'botgw_channel_waiting{channel="hook"} 9.0',
+        'botgw_channel_paused_until_seconds{channel="hook"} 1.7900000005e+09',
         'botgw_store_by{of="a"} 1.0',
     ):
         assert line in text.splitlines()
