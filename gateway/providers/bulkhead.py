@@ -14,6 +14,7 @@ from gateway.engine.bucket import Addresses, Bucket, Rest
 from gateway.observe.metrics import ChannelFigures
 from gateway.ports import Outcome
 from gateway.providers import registry
+from gateway.providers.carrier import Carrier, carrier_of
 from gateway.providers.history import History
 from gateway.providers.http import HttpCarrier
 from gateway.providers.provider import Granting, Provider
@@ -34,7 +35,9 @@ class Bulkhead:
         self.provider: Provider = registry.make(name, settings, "")
         proxy_urls(settings.proxies, name)
         self.http: HttpCarrier | None = None
-        self.carrier: Carrier | None = None  # of its requests: `http` itself, but for kinds that speak something else
+        self.carrier: Carrier | None = (
+            None  # of its requests: `http` itself, but for kinds that speak something else
+        )
         self.tokens: Tokens | None = None  # of a provider that is Granting
         self.tasks: set[asyncio.Task[None]] = set()
         self.history = History()
@@ -49,6 +52,7 @@ class Bulkhead:
 
     def open(self, wall: Callable[[], float], lookup: Lookup, tls: ssl.SSLContext | None) -> None:
         self.http = HttpCarrier(self.name, self.settings, lookup, tls, self._now)
+        self.carrier = carrier_of(self.settings, lookup, tls) or self.http
         if isinstance(self.provider, Granting):
             self.tokens = Tokens(self.provider, self.http, wall)
 

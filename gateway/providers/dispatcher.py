@@ -176,8 +176,8 @@ class Dispatcher:
 
     async def _carry(self, channel: Bulkhead, send: Send) -> Outcome:
         """Hand the request to its carrier. One that brings answers gives them to the provider."""
-        assert channel.http is not None
-        answer = await channel.http.exchange(channel.provider.request(send), send.address)
+        assert channel.carrier is not None
+        answer = await channel.carrier.exchange(channel.provider.request(send), send.address)
         try:
             return _known(channel.provider.outcome(answer, self._wall()))
         except Exception as error:  # a bug in a provider

@@ -36,13 +36,14 @@ PROXY_TRIES = 3  # proxies that one exchange tries
 
 class NoAnswer(Exception):
     """There is no answer; the cause says why. `sent`: bytes of the request may have left. `tunnel`: a proxy had opened
-    one.
+    one. `theirs`: as in Request.
     """
 
-    def __init__(self, *, sent: bool, tunnel: bool = False) -> None:
+    def __init__(self, *, sent: bool, tunnel: bool = False, theirs: bool = False) -> None:
         super().__init__()
         self.sent = sent
         self.tunnel = tunnel
+        self.theirs = theirs
 
 
 class _Progress:
@@ -159,7 +160,8 @@ class HttpCarrier:
             if progress.transport is not None and not progress.whole:
                 progress.transport.abort()
         if progress.answer is None:
-            raise NoAnswer(sent=progress.transport is not None, tunnel=progress.tunnel) from failure
+            sent = progress.transport is not None
+            raise NoAnswer(sent=sent, tunnel=progress.tunnel, theirs=request.theirs) from failure
         return progress.answer
 
     async def _exchange(self, request: Request, proxy: Proxy | None, end: float, progress: _Progress) -> None:

@@ -33,6 +33,11 @@ def mailbox_of(text: str, field: str) -> tuple[str, str]:
     return name, address
 
 
+def subject_of(text: str) -> str:
+    """One line. Never a line end: that would begin a header."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
 def enhanced_of(text: str) -> str:
     """The first enhanced status code (RFC 3463) in a server's words; "": none."""
     match = _enhanced(text)

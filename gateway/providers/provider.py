@@ -63,6 +63,18 @@ class Mail(Struct, frozen=True):
     recipient: str
 
 
+class Notify(Struct, frozen=True):
+    """One notification, for a service that Apprise knows. `type`: info, success, warning or failure."""
+
+    service: str  # its URL, with what is secret in it
+    text: str
+    title: str
+    type: str
+
+    def __repr__(self) -> str:
+        return "Notify()"
+
+
 class Answer(Struct, frozen=True):
     """What came back. Header names are in lower case; `body` is only its start."""
 
@@ -87,9 +99,9 @@ class Provider(Protocol):
     URL where its callbacks arrive ("": nowhere). That raises ConfigError for settings that cannot work.
     """
 
-    def request(self, send: Send) -> Request | Mail:
+    def request(self, send: Send) -> Request | Mail | Notify:
         """The request of one attempt: the same message gives the same one, but for what is of the attempt. A Mail goes
-        by SMTP. Raises Unsendable.
+        by SMTP, a Notify by Apprise. Raises Unsendable.
         """
 
     def outcome(self, answer: Answer, wall: float) -> Outcome:

@@ -21,7 +21,7 @@ from gateway.config.channels import SendGrid as Settings
 from gateway.errors import ConfigError
 from gateway.ports import Outcome
 from gateway.providers.content import Content, content_of
-from gateway.providers.mail import learnt_of, mailbox_of, recipient_of
+from gateway.providers.mail import learnt_of, mailbox_of, recipient_of, subject_of
 from gateway.providers.provider import (
     MAX_RETRY_AFTER,
     Answer,
@@ -126,7 +126,7 @@ class SendGrid:
         }
         self._from = _person(settings.sender, f"{at}.sender")
         self._reply_to = _person(settings.reply_to, f"{at}.reply_to") if settings.reply_to else None
-        self._subject = settings.subject
+        self._subject = subject_of(settings.subject)
         self._event_key = _key(settings.event_key, f"{at}.event_key") if settings.event_key else None
         self._receipt = bool(callback) and self._event_key is not None
 
@@ -145,7 +145,7 @@ class SendGrid:
         body: dict[str, Any] = {
             "personalizations": [person],
             "from": self._from,
-            "subject": content.title or self._subject,
+            "subject": subject_of(content.title) or self._subject,
             **extra,
         }
         if self._reply_to:

@@ -20,7 +20,7 @@ from gateway.errors import ConfigError
 from gateway.ports import Outcome
 from gateway.providers.addresses import is_loopback
 from gateway.providers.content import Content, content_of
-from gateway.providers.mail import enhanced_of, learnt_of, mailbox_of, recipient_of
+from gateway.providers.mail import enhanced_of, learnt_of, mailbox_of, recipient_of, subject_of
 from gateway.providers.provider import Answer, Mail, Send, Unsendable, line
 
 AGAIN = 60.0  # s: the least wait after a 4xx, which is often a greylist
@@ -90,7 +90,7 @@ class Smtp:
         self._from, self._sender = _mailbox(settings.sender, f"{at}.sender")
         self._domain = self._sender.rpartition("@")[2]
         self._reply_to = _mailbox(settings.reply_to, f"{at}.reply_to")[0] if settings.reply_to else None
-        self._subject = _subject(settings.subject)
+        self._subject = subject_of(settings.subject)
         _check(settings, at)
 
     def request(self, send: Send) -> Mail:
@@ -102,7 +102,7 @@ class Smtp:
         mail["To"] = Address(addr_spec=recipient)
         if self._reply_to:
             mail["Reply-To"] = self._reply_to
-        mail["Subject"] = _subject(content.title) or self._subject
+        mail["Subject"] = subject_of(content.title) or self._subject
         mail["Date"] = formatdate(send.item.at / 1000)
         mail["Message-ID"] = f"<{send.id}@{self._domain}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answer of a machine is wanted
@@ -164,11 +164,6 @@ def _is_address(text: str) -> bool:
 def _mailbox(text: str, field: str) -> tuple[Address, str]:
     name, address = mailbox_of(text, field)
     return Address(name, addr_spec=address), address
-
-
-def _subject(text: str) -> str:
-    """One line. Never a line end: that would begin a header."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
 def _add_headers(mail: EmailMessage, content: Content) -> None:

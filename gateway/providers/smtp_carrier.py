@@ -93,7 +93,7 @@ class SmtpCarrier:
         while self._idle:
             self._drop(self._idle[-1])
 
-    async def exchange(self, mail: Mail) -> Answer:
+    async def exchange(self, mail: Mail, address: str = "") -> Answer:
         """Hand over the mail, within the channel's timeout. Raises NoAnswer, nothing else, unless the task is
         cancelled.
         """

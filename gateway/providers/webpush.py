@@ -103,6 +103,10 @@ class WebPush:
         if not all(map(_host, settings.hosts)):
             field = f"channels.{name}.hosts"
             raise ConfigError(f"{field}: must be names in lower case, or `*.` and a name", field=field)
+        if settings.proxies and not settings.hosts and not settings.allow_private:
+            # a proxy looks names up itself: nobody else would check where an endpoint leads
+            field = f"channels.{name}.hosts"
+            raise ConfigError(f"{field}: must name the push services where there are proxies", field=field)
 
     def request(self, send: Send) -> Request:
         """The encrypted message of one attempt."""

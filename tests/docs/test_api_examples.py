@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.process import GatewayProcess
 from tests.support.hook import SECRET
+from tests.support.process import GatewayProcess
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 

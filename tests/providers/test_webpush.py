@@ -285,6 +285,7 @@ def test_taken_is_not_delivered(headers: dict[str, str], id: str) -> None:
         ({"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"}, "private_key"),
         ({"hosts": ("https://fcm.googleapis.com",)}, "hosts"),
         ({"hosts": ("*",)}, "hosts"),
+        ({"hosts": (), "proxies": ("http://proxy.example:3128",)}, "hosts"),
     ],
 )
 def test_settings_that_cannot_work_are_named_and_keys_not_quoted(named: dict[str, Any], field: str) -> None:
