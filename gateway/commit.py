@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from gateway.errors import GatewayError
-from gateway.model import ChainRow, ClientRow, Item, Missed, SessionRow
+from gateway.model import ChainRow, ClientRow, Item, Missed, SessionRow, Status
 from gateway.reads import Read
 
 
@@ -62,17 +62,17 @@ class Twin(Struct, frozen=True):
 class Change:
     """A compare-and-set on one message, and all that must become true with it.
 
-    Applies only if the row's hold is in `holds`, its status is below DELIVERED (unless `ended`), and, where
-    `free` is set, its chain row is in phase WAIT, not burnt and was claimed for `offline`; where `unbound` is
-    set, it was never sent; where `was` is not -1, its status is exactly that (ended or not). Where it does not
-    apply, nothing of it does and `ok` stays False. `set` names columns: hold, status, due, seq, eno, marks,
-    tries, crashes, chain, sent_at, ended_at, via, why, replayed. `unsettled` tells whether its seq was: then alone
-    `gap` is written.
+    Applies only if the row's hold is in `holds`, its status is below `below` and did not end as PROVIDER_ACCEPTED
+    (unless `ended`), and, where `free` is set, its chain row is in phase WAIT, not burnt and was claimed for `offline`;
+    where `stood` is set, its chain row stands exactly so (ChainRow.stand); where `unbound` is set, it was never sent;
+    where `was` is not -1, its status is exactly that (whatever `below` says). Where it does not apply, nothing of it
+    does and `ok` stays False. `set` names columns: hold, status, due, seq, eno, marks, tries, crashes, chain, sent_at,
+    ended_at, via, why, replayed. `unsettled` tells whether its seq was: then alone `gap` is written.
     """
 
     __slots__ = (
-        "chain", "claim", "drop_chain", "ended", "event", "free", "gap", "holds", "id", "missed", "ok", "report",
-        "set", "then", "unbound", "unsettled", "was",
+        "below", "chain", "claim", "drop_chain", "ended", "event", "free", "gap", "holds", "id", "missed", "ok",
+        "report", "set", "stood", "then", "unbound", "unsettled", "was",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,8 @@ class Change:
         report: Item | None = None,
         unbound: bool = False,
         was: int = -1,
+        below: int = int(Status.DELIVERED),
+        stood: tuple[int, int, int] | None = None,
         then: Callable[["Change"], None] | None = None,
     ) -> None:
         self.id = id
@@ -99,7 +101,7 @@ class Change:
         self.set = set
         self.event = event
         self.gap = gap  # written if the hold was BOUND or CLAIMED
-        # inserted; of a row that is there (parked) phase and why are overwritten, and due by a later one
+        # inserted; of a row that is there (parked) phase, why and since are overwritten, and due by a later one
         self.claim = claim
         self.chain = chain  # written whole
         self.drop_chain = drop_chain
@@ -110,6 +112,8 @@ class Change:
         self.report = report  # a WAITING row (kind STATUS) appended if the change applies
         self.unbound = unbound
         self.was = was
+        self.below = below
+        self.stood = stood
         self.then = then
         self.ok = False
         self.unsettled = False  # result, where it applied: the hold was BOUND or CLAIMED
@@ -291,9 +295,9 @@ class Commit:
     2. `binds`: (client, eno, items): those of `items` that still wait get the next seqs, in order, and become BOUND
        (status SENT if it was QUEUED); the item gets `seq`, `eno`, hold BOUND and status; one that no longer waits
        keeps hold WAITING and seq 0.
-    3. `settles`: (status, at, via, ids): a BOUND or CLAIMED row becomes NONE with due 0 and, unless it has ended
-       already, that status; its chain row is deleted (what an open attempt still brings goes to the timeline only).
-       `settled` is the hub's.
+    3. `settles`: (status, at, via, ids): a BOUND or CLAIMED row becomes NONE with due 0 and, unless it has ended or a
+       provider has it, that status; it has ended in any case, and its chain row is deleted (what an open attempt still
+       brings goes to the timeline only). `settled` is the hub's.
     4. `ops`, in order.
     5. `reads`, after the commit, in order.
 
@@ -346,6 +350,7 @@ class Recovered(Struct):
     waiting: dict[str, int]  # client -> rows WAITING or LATER
     open_chains: list[ChainRow]  # attempts found open
     channels: dict[str, int]  # channel -> earliest due of a waiting chain row
+    next_rest: int  # earliest due of a chain row in phase RECEIPT, 0 = none
     highest_id: int
     next_due: int
     rows: int

@@ -69,7 +69,11 @@ class Hold(IntEnum):
 
 
 class Status(IntEnum):
-    """Where a message stands (PROTOCOL 2). From DELIVERED on it is an end, and the first committed end wins."""
+    """Where a message stands (PROTOCOL 2). From DELIVERED on it is an end, and the first committed end wins.
+
+    PROVIDER_ACCEPTED is one where nothing more is to be learnt, which `ended_at` of its row tells. A receipt that comes
+    later raises it, and PROVIDER_DELIVERED, all the same.
+    """
 
     QUEUED = 0
     SENT = 1
@@ -353,10 +357,13 @@ class Phase(IntEnum):
     WAIT = 0  # an attempt is to be made at `due`
     OPEN = 1  # an attempt is committed and its outcome unknown
     PARKED = 2  # given back to the client; a later hand-over goes on from here
+    RECEIPT = 3  # a provider has it and will report: until `due` nothing else is tried
 
 
 class ChainRow(Struct):
-    """A message that its chain owns; deleted when the chain ends. `due`: Unix ms of the next attempt."""
+    """A message that its chain owns; deleted when the chain ends. `due`: Unix ms of the next attempt, or (RECEIPT) of
+    the end of waiting.
+    """
 
     id: int
     client: str
@@ -368,7 +375,14 @@ class ChainRow(Struct):
     attempt: int = 0  # attempts made at this step
     total: int = 0  # attempts made in all
     burnt: bool = False  # one attempt was ambiguous: never handed back
+    lane: int = NORMAL  # the message's
+    since: int = 0  # Unix ms: when its turn came at this step; 0: nobody knows
 
     @property
     def channel(self) -> str:
         return self.channels[self.step]
+
+    @property
+    def stand(self) -> tuple[int, int, int]:
+        """What tells two states of the same row apart (Change.stood)."""
+        return self.phase, self.step, self.total

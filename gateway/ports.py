@@ -195,6 +195,9 @@ class Observer(Protocol):
     def attempt(self, channel: str, kind: str) -> None:
         """An attempt at a channel ended with this outcome."""
 
+    def learnt(self, channel: str, what: str) -> None:
+        """A provider told something lasting of an address: gone, opted_out, moved."""
+
     def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None:
         """The same for many that simply go their way: they came to stand at QUEUED, SENT or DELIVERED."""
 

@@ -83,14 +83,29 @@ class ReadDue:
 
 
 class ReadChains:
-    """Up to `limit` waiting chain rows of one channel whose `due` has come, earliest first, each with its
-    message and body, and the earliest `due` of that channel after them (0 = none).
+    """Up to `limit` waiting chain rows of one channel whose `due` has come, by lane, within one earliest first, each
+    with its message and body, and the earliest `due` of that channel among the others (0 = none).
     """
 
     __slots__ = ("channel", "limit", "next_due", "now", "rows", "then")
 
     def __init__(self, channel: str, now: int, limit: int, then: Callable[["ReadChains"], None]) -> None:
         self.channel = channel
+        self.now = now
+        self.limit = limit
+        self.then = then
+        self.rows: list[tuple[ChainRow, Item]] = []
+        self.next_due = 0
+
+
+class ReadResting:
+    """Up to `limit` chain rows in phase RECEIPT whose `due` has come, earliest first, each with its message and body,
+    and the earliest `due` after them (0 = none).
+    """
+
+    __slots__ = ("limit", "next_due", "now", "rows", "then")
+
+    def __init__(self, now: int, limit: int, then: Callable[["ReadResting"], None]) -> None:
         self.now = now
         self.limit = limit
         self.then = then
@@ -110,4 +125,4 @@ class ReadChain:
         self.item: Item | None = None
 
 
-Read = ReadWaiting | ReadChainable | ReadItems | ReadDue | ReadChains | ReadChain
+Read = ReadWaiting | ReadChainable | ReadItems | ReadDue | ReadChains | ReadResting | ReadChain

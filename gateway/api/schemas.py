@@ -90,10 +90,16 @@ class ChainOut(Struct, omit_defaults=True, kw_only=True):
 
     channels: list[str]
     channel: Annotated[str, Meta(description="the one whose turn it is")]
-    state: Literal["waiting", "open", "parked"]
+    state: Annotated[
+        Literal["waiting", "open", "parked", "receipt"],
+        Meta(description="receipt: a provider has it and will report"),
+    ]
     why: Annotated[str, Meta(description="why the chain began")]
     attempts: int
     next_attempt_at: int | UnsetType = UNSET
+    receipt_until: (
+        Annotated[int, Meta(description="when it goes on, or has ended, without one")] | UnsetType
+    ) = UNSET
     ambiguous: Annotated[bool, Meta(description="an attempt may have arrived: never handed back")] = False
 
 

@@ -13,7 +13,7 @@ from gateway.model import PRIORITIES, STATUS_NAMES, ClientRecord, Hold, Phase
 from gateway.topics import TopicNames, part_of
 from gateway.wire import trace_of
 
-_STATES = {Phase.WAIT: "waiting", Phase.OPEN: "open", Phase.PARKED: "parked"}
+_STATES = {Phase.WAIT: "waiting", Phase.OPEN: "open", Phase.PARKED: "parked", Phase.RECEIPT: "receipt"}
 
 
 def message(view: MessageView, root: str, *, whole: bool) -> Message:
@@ -90,6 +90,7 @@ def _chain(view: MessageView) -> ChainOut | None:
         why=row.why,
         attempts=row.total,
         next_attempt_at=row.due if row.phase == Phase.WAIT else UNSET,
+        receipt_until=row.due if row.phase == Phase.RECEIPT else UNSET,
         ambiguous=row.burnt,
     )
 

@@ -13,7 +13,7 @@ from gateway.cli.exits import Exit
 from gateway.ids import decode_id
 from gateway.model import MAX_KEY, MAX_TTL, MAX_TYPE, PRIORITIES, valid_client_id
 
-WAIT_FOR = ("sent", "delivered", "read", "handed_over", "provider_delivered", "end")
+WAIT_FOR = ("sent", "delivered", "read", "handed_over", "provider_accepted", "provider_delivered", "end")
 RIGHTS = ("fallback", "critical")
 TOKEN_TTL = 3600.0
 WAIT = 30.0

@@ -26,6 +26,7 @@ _REACHED = {
     "delivered": {"delivered", "read"},
     "read": {"read"},
     "handed_over": {"handed_over"},
+    "provider_accepted": {"provider_accepted", "provider_delivered", "provider_read"},
     "provider_delivered": {"provider_delivered", "provider_read"},
 }
 _ARRIVED = frozenset(("delivered", "read", "provider_delivered", "provider_read"))
@@ -140,7 +141,9 @@ async def _wait(api: Api, out: Output, id: str, wanted: str, timeout: float) -> 
 def outcome(seen: Message, wanted: str) -> Exit | None:
     """OK: it has happened. FAILED: it cannot any more. None: look again."""
     if wanted == "end":
-        if seen.status not in _ENDS:
+        # nothing more is tried, and nothing is proven
+        unproven = seen.status == "provider_accepted" and seen.chain is None
+        if seen.status not in _ENDS and not unproven:
             return None
         return Exit.OK if seen.status in _ARRIVED else Exit.FAILED
     if not _REACHED[wanted].isdisjoint({seen.status, *(step.event for step in seen.timeline)}):

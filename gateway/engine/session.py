@@ -39,7 +39,7 @@ from gateway.model import SEQ_SPAN, Hold, Item, Kind, SessionRow, Status, Sub
 _LIVE = State.LIVE
 _BOUND, _CLAIMED, _NONE = int(Hold.BOUND), int(Hold.CLAIMED), int(Hold.NONE)
 _MESSAGE, _GAP = int(Kind.MESSAGE), int(Kind.GAP)
-_DELIVERED = int(Status.DELIVERED)
+_ACCEPTED = int(Status.PROVIDER_ACCEPTED)
 
 
 class Session:
@@ -319,7 +319,7 @@ class Session:
             or item.x is not None
             or item.leaving
             or item.kind != _MESSAGE
-            or item.status >= _DELIVERED
+            or item.status >= _ACCEPTED
         ):
             return None
         items.popleft()

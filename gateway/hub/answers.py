@@ -14,6 +14,8 @@ _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)
 # members of enums read slowly: what is asked for each message has them at hand
 _MESSAGE, _GAP = int(Kind.MESSAGE), int(Kind.GAP)
 _DELIVERED = int(Status.DELIVERED)
+# from here on a provider has it: what its client is given came late, by that client's wish
+_ACCEPTED = int(Status.PROVIDER_ACCEPTED)
 
 
 class Answers:
@@ -79,7 +81,9 @@ class Answers:
                 core.end(item, (_BOUND, _CLAIMED, _NONE), Status.DELIVERED, "", via=via)
                 continue
             ids.append(item.id)
-            if item.kind == _MESSAGE and item.status < _DELIVERED:
+            if item.kind == _MESSAGE and item.status >= _ACCEPTED:
+                commit.ops.append(Note(Event(item.id, now, "acked", {"via": via})))
+            elif item.kind == _MESSAGE:
                 acked.append(item)
                 if item.x is not None:
                     report = core.report(item, _DELIVERED, via, now)
@@ -152,7 +156,7 @@ class Answers:
             return
         item.tries += 1
         if item.tries >= core.rules.deliver_max:
-            if item.chain == Chain.READY and item.status < Status.DELIVERED:
+            if item.chain == Chain.READY and item.status < _ACCEPTED:
                 self.handover.claim(item, "deliver_max", event=event, settled=True)
             else:
                 core.end(item, (_BOUND,), Status.DEAD, "unacked", event=event)
@@ -181,7 +185,7 @@ class Answers:
             "tries": item.tries,
             "marks": item.marks + 1,
         }
-        late = item.status >= Status.DELIVERED
+        late = item.status >= _ACCEPTED
         if not late:
             to["status"] = int(Status.QUEUED)
         core.change(Change(item.id, (_BOUND,), to, ended=late, event=event, then=after))

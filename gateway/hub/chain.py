@@ -11,6 +11,7 @@ from gateway.engine.session import Session
 from gateway.engine.states import State
 from gateway.hub.attempts import Attempts
 from gateway.hub.core import Core
+from gateway.hub.resting import Resting
 from gateway.model import Chain, ChainRow, Hold, Item, Kind, Status
 from gateway.ports import Outbound
 from gateway.reads import ReadChainable
@@ -24,6 +25,7 @@ class Handover:
     def __init__(self, core: Core, outbound: Outbound) -> None:
         self.core = core
         self.attempts = Attempts(core, outbound)
+        self.resting = Resting(core, self.attempts.outcomes)
         self.claimed = 0
 
     def offline(self, session: Session) -> None:
@@ -42,7 +44,7 @@ class Handover:
             and item.kind == Kind.MESSAGE
             and item.chain == Chain.READY
             and not own_deadline(item)
-            and item.status < Status.DELIVERED
+            and item.status < Status.PROVIDER_ACCEPTED
         ):
             self.claim(item, "offline")
 
@@ -82,7 +84,7 @@ class Handover:
             if bound and why == "deliver_max":
                 self._no_channel(item, settled)
             return
-        row = ChainRow(item.id, item.client, channels, why, now)
+        row = ChainRow(item.id, item.client, channels, why, now, lane=item.lane, since=now)
         held, gap = (None, None) if settled or not bound else self._leaves(item, channels[0])
         report = core.report(item, Status.HANDED_OVER, channels[0], now)
 
@@ -148,6 +150,11 @@ class Handover:
             item, (_BOUND,), Status.DEAD, "unacked", gap="" if settled else "dead",
             then=lambda ok: core.became_gap(item.client, item.seq, "dead", "") if ok and not settled else None,
         )  # fmt: skip
+
+    def reset(self) -> None:
+        """The store failed: nothing is under way."""
+        self.attempts.reset()
+        self.resting.reset()
 
 
 def own_deadline(item: Item) -> bool:

@@ -28,6 +28,10 @@ class Taker(Protocol):
     def add(self, commit: Commit, session: Session, item: Item, sink: Sink | None, ref: object) -> None: ...
 
 
+# what a chain has is held by its client's session like this, or not at all
+_CHAINS_OWN = frozenset((int(Hold.NONE), int(Hold.CLAIMED)))
+
+
 def ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -217,10 +221,12 @@ class Core(Turn):
         """Commit the end of a message, if it has not ended and its hold is one of `holds`.
 
         `gap`: why its bound seq becomes one. `tell`: the count of `missed` where it has none. `then` is told
-        whether. Of a message that has ended before, and came late by its client's wish, only its delivery ends.
+        whether. Of a message that has ended before, and came late by its client's wish, only its delivery ends. Where
+        a provider has accepted it meanwhile, that stands: the rest of its chain is stopped.
         """
         now = self.now()
-        late = item.status >= Status.DELIVERED
+        # what its chain has claimed is in its session as it was before
+        late = item.status >= Status.PROVIDER_ACCEPTED and item.hold != Hold.CLAIMED
         note = Gap(item.client, item.eno, item.seq, item.id, gap, via) if gap else None
         report = None if late else self.report(item, status, via, now, why)
         item.leaving = True
@@ -243,6 +249,7 @@ class Core(Turn):
                 holds,
                 to,
                 ended=late,
+                below=int(Status.PROVIDER_ACCEPTED),
                 gap=note,
                 event=event,
                 drop_chain=True,
@@ -251,6 +258,12 @@ class Core(Turn):
                 then=after,
             )
         )
+        if not late and not gap and not _CHAINS_OWN.isdisjoint(holds):
+            # or else, if a provider has accepted it by then: its client has answered
+            to = {"hold": int(Hold.NONE), "due": 0, "ended_at": now}
+            told = event or Event(item.id, now, "acked", {"via": via})
+            was = int(Status.PROVIDER_ACCEPTED)
+            self.change(Change(item.id, holds, to, was=was, drop_chain=True, event=told))
 
     def stays(self, item: Item) -> None:
         """It was not taken from its session after all."""

@@ -69,7 +69,7 @@ class Due:
     def _starts(self, item: Item, now: int) -> str:
         """Why its chain starts now; "" if it does not."""
         core = self.core
-        if item.chain != Chain.READY or item.status >= Status.DELIVERED or not core.chain_of(item):
+        if item.chain != Chain.READY or item.status >= Status.PROVIDER_ACCEPTED or not core.chain_of(item):
             return ""
         if item.x is not None and item.x.deadline is not None:
             return "deadline" if item.x.deadline <= now else ""

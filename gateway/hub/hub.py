@@ -7,6 +7,7 @@ its failures.
     answers   ack, nack, reject, working, read           due         deliver_at, ttl, deadlines, sweep
     chain     hand-over                                  brokered    plain clients behind a broker
     attempts  what its channels are sent                 outcomes    what follows from it, giving back
+    resting   accepted, and no receipt came
     custody   what is published for them there           events      status changes for readers
     admin     what an administrator does                 explain     which way a message would go now
 
@@ -204,6 +205,8 @@ class Hub:
                 core.deadlines.set(session, when)
         for channel, due in known.channels.items():
             core.deadlines.set(("chain", channel), max(due, now))
+        if known.next_rest:
+            core.deadlines.set("rest", max(known.next_rest, now))
         self.custody.loaded()
         core.note_due(known.next_due)
         core.deadlines.set("sweep", now + 1000)
@@ -266,7 +269,7 @@ class Hub:
         self.intake.bytes = 0
         self.delivery.joining.reset()
         self.delivery.reset()
-        self.handover.attempts.reset()
+        self.handover.reset()
         self.custody.reset()
         self.due.reset()
         for conn in list(core.conns):
@@ -308,6 +311,8 @@ class Hub:
             step = self._reanchor()
             self.clock_steps += 1 if step else 0
             core.deadlines.set("anchor", core.now() + ANCHOR_MS)
+        elif key == "rest":
+            self.handover.resting.look()
         elif isinstance(key, tuple):
             self.handover.attempts.pump(key[1])
 

@@ -32,7 +32,7 @@ class Redelivery:
         item.tries += 1
         event = Event(item.id, now, "ack_timeout", {"seq": item.seq, "tries": item.tries})
         if item.tries >= core.rules.deliver_max:
-            if item.chain == Chain.READY and item.status < Status.DELIVERED:
+            if item.chain == Chain.READY and item.status < Status.PROVIDER_ACCEPTED:
                 self.handover.claim(item, "deliver_max", event=event)
             else:
                 self.dead(session, item, "unacked", event)

@@ -84,6 +84,7 @@ class Watch:
         self._log = get_logger("messages")
         self.statuses: dict[tuple[int, str], int] = {}
         self.attempts: dict[tuple[str, str], int] = {}
+        self.addresses: dict[tuple[str, str], int] = {}
         self.ack_ms = Buckets(LATENCY_MS)
         self.commit_ms = Buckets(LATENCY_MS)
         self.commit_size = Buckets(SIZES)
@@ -108,6 +109,10 @@ class Watch:
     def attempt(self, channel: str, kind: str) -> None:
         key = (channel, kind)
         self.attempts[key] = self.attempts.get(key, 0) + 1
+
+    def learnt(self, channel: str, what: str) -> None:
+        key = (channel, what)
+        self.addresses[key] = self.addresses.get(key, 0) + 1
 
     def lag(self, elapsed: int) -> None:
         """The loop came `elapsed` ms late to a moment at which something was due."""
@@ -134,7 +139,15 @@ class Watch:
 
 
 # what is logged at `info`: what did not simply reach its client
-_TOLD = {Status.HANDED_OVER, Status.PROVIDER_DELIVERED, Status.EXPIRED, Status.CANCELLED, Status.DEAD}
+_TOLD = {
+    Status.HANDED_OVER,
+    Status.PROVIDER_ACCEPTED,
+    Status.PROVIDER_DELIVERED,
+    Status.PROVIDER_READ,
+    Status.EXPIRED,
+    Status.CANCELLED,
+    Status.DEAD,
+}
 
 # figure -> (metric, help, counter?, base units to one of ours)
 _HUB = {
@@ -219,6 +232,12 @@ class _Collector(Collector):
         for (channel, kind), count in watch.attempts.items():
             attempts.add_metric([channel, kind], count)
         yield attempts
+        addresses = CounterMetricFamily(
+            "botgw_addresses_learnt", "What providers told of addresses.", labels=["channel", "what"]
+        )
+        for (channel, what), count in watch.addresses.items():
+            addresses.add_metric([channel, what], count)
+        yield addresses
         yield watch.ack_ms.family("botgw_ack_seconds", "From acceptance to the client's ack.", 0.001)
         yield watch.commit_ms.family("botgw_commit_seconds", "From submission to durability.", 0.001)
         yield watch.commit_size.family("botgw_commit_operations", "Operations in a commit.", 1)

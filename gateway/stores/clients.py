@@ -141,7 +141,7 @@ class Clients:
         for row in sorted(found, key=lambda row: (row[9], row[0])):
             id, client, phase, burnt, why, channel, hold, status, eno, seq, _ = row
             op = by_client[client]
-            free = phase == 0 and not burnt and why == "offline" and status < 4
+            free = phase == 0 and not burnt and why == "offline" and status < 3
             if free and hold == _CLAIMED:
                 parked.append(id)
                 back.append(id)

@@ -187,6 +187,7 @@ class MemoryStore:
             waiting=waiting,
             open_chains=[copy_chain(c) for _, c in sorted(tables.chains.items()) if c.phase == Phase.OPEN],
             channels=channels,
+            next_rest=min((c.due for c in tables.chains.values() if c.phase == Phase.RECEIPT), default=0),
             highest_id=tables.highest,
             next_due=min((row.due for row in tables.messages.of_live() if row.due > 0), default=0),
             rows=len(tables.messages),

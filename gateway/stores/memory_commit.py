@@ -24,7 +24,7 @@ from gateway.stores.memory_tables import Key, Known, Row, Tables, copy_chain
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
 _LATER, _CLAIMED = int(Hold.LATER), int(Hold.CLAIMED)
-_QUEUED, _SENT, _DELIVERED = int(Status.QUEUED), int(Status.SENT), int(Status.DELIVERED)
+_QUEUED, _SENT, _ACCEPTED = int(Status.QUEUED), int(Status.SENT), int(Status.PROVIDER_ACCEPTED)
 _CANCELLED, _DEAD = int(Status.CANCELLED), int(Status.DEAD)
 
 SETTABLE = frozenset(
@@ -109,7 +109,7 @@ class Carrier:
         for row in list(self.tables.messages.of_live()):
             if (row.client, row.sender, row.collapse) != key or row.hold not in {_WAITING, _LATER}:
                 continue
-            if row.sent_at == 0 and row.status < _DELIVERED:
+            if row.sent_at == 0 and row.status < _ACCEPTED:
                 self.tables.messages.change(
                     row.id, hold=_NONE, due=0, status=_CANCELLED, ended_at=commit.at, why="collapsed"
                 )
@@ -156,8 +156,10 @@ class Carrier:
         if row is None or row.hold not in {_BOUND, _CLAIMED}:
             return
         self.tables.messages.change(id, hold=_NONE, due=0)
-        if row.status < _DELIVERED:
+        if row.status < _ACCEPTED:
             self.tables.messages.change(id, status=status, ended_at=at, via=via)
+        elif not _ended(row):
+            self.tables.messages.change(id, ended_at=at)
         self.tables.chains.drop(id)
 
     def _missed(self, client: str, why: str, count: int = 1) -> None:
@@ -218,7 +220,9 @@ class Carrier:
             old = tables.chains.get(op.claim.id)
             claim = copy_chain(op.claim)
             if old is not None:
-                claim = replace(old, phase=claim.phase, why=claim.why, due=max(old.due, claim.due))
+                claim = replace(
+                    old, phase=claim.phase, why=claim.why, due=max(old.due, claim.due), since=claim.since
+                )
             tables.chains.put(claim.id, claim)
         if op.chain is not None:
             tables.chains.put(op.chain.id, copy_chain(op.chain))
@@ -232,11 +236,16 @@ class Carrier:
     def _applies(self, op: Change, row: Row) -> bool:
         if row.hold not in op.holds or (op.unbound and row.sent_at > 0):
             return False
-        if op.free and not _free(self.tables.chains.get(op.id)):
+        chain = self.tables.chains.get(op.id)
+        if op.free and not _free(chain):
+            return False
+        if op.stood is not None and (chain is None or chain.stand != op.stood):
+            return False
+        if row.status == _ACCEPTED and row.ended_at > 0 and not op.ended:
             return False
         if op.was != -1:
             return row.status == op.was
-        return op.ended or row.status < _DELIVERED
+        return op.ended or row.status < op.below
 
     def _put_session(self, op: PutSession) -> None:
         """The count of seqs and of what was missed is the store's."""
@@ -282,7 +291,7 @@ class Carrier:
             if chain.client == op.client and chain.phase != Phase.PARKED and chain.id in tables.messages
         ]
         for row, chain in sorted(rows, key=lambda both: (both[0].seq, both[0].id)):
-            back = _free(chain) and row.status < _DELIVERED
+            back = _free(chain) and row.status < _ACCEPTED
             sent = {
                 "status": _SENT if row.sent_at else _QUEUED,
                 "marks": max(row.marks, int(row.sent_at > 0)),
@@ -309,7 +318,7 @@ class Carrier:
         tables, client = self.tables, op.client
         for id, row in sorted(tables.messages.items()):
             if row.client == client:
-                if row.status < _DELIVERED:
+                if not _ended(row):
                     op.ended.append(id)
                     row = replace(row, status=_CANCELLED, ended_at=op.at)  # noqa: PLW2901 - it is the row from here on
                 tables.messages.put(id, _tombstone(row))
@@ -353,7 +362,7 @@ class Carrier:
             old = row.ended_at < (op.dead_before if row.status == _DEAD else op.ended_before)
             gap = tables.gaps.get((row.client, row.seq))
             unsettled = row.hold != _NONE or (gap is not None and gap.id == row.id)
-            if row.status >= _DELIVERED and not unsettled and (old or over):
+            if _ended(row) and not unsettled and (old or over):
                 self._delete(row.id)
                 op.purged += 1
                 if op.purged == op.limit:
@@ -365,6 +374,11 @@ class Carrier:
         for _, who in old_keys[: op.limit]:
             tables.keys.drop(who)
         op.more = op.more or len(old_keys) >= op.limit
+
+
+def _ended(row: Row) -> bool:
+    """What a provider has accepted has ended where its row says when."""
+    return row.status > _ACCEPTED or (row.status == _ACCEPTED and row.ended_at > 0)
 
 
 def _free(chain: ChainRow | None) -> bool:

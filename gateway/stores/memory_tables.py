@@ -8,7 +8,16 @@ from msgspec.structs import replace
 
 from gateway.commit import Event, Gap
 from gateway.model import Chain, ChainRow, ClientRow, Extra, Hold, Item, Kind, Missed, Phase, SessionRow
-from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
+from gateway.reads import (
+    Read,
+    ReadChain,
+    ReadChainable,
+    ReadChains,
+    ReadDue,
+    ReadItems,
+    ReadResting,
+    ReadWaiting,
+)
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 
@@ -192,7 +201,11 @@ def run_reads(tables: Tables, reads: Sequence[Read]) -> None:
             read.items = [item_of(row, body=False) for row in taken]
             read.next_due = due[len(taken)].due if len(due) > len(taken) else 0
         elif isinstance(read, ReadChains):
-            _chains(tables, read)
+            waiting = _in_phase(tables, Phase.WAIT)
+            of_channel = [row for row in waiting if row.channel == read.channel]
+            _rows(tables, read, sorted(of_channel, key=lambda row: (row.lane, row.due, row.id)))
+        elif isinstance(read, ReadResting):
+            _rows(tables, read, sorted(_in_phase(tables, Phase.RECEIPT), key=lambda row: (row.due, row.id)))
         else:
             _chain(tables, read)
 
@@ -228,20 +241,21 @@ def _chainable(tables: Tables, read: ReadChainable) -> list[Item]:
     return [item_of(row, body=False) for row in _first(read.limit, rows)]
 
 
-def _chains(tables: Tables, read: ReadChains) -> None:
-    rows = sorted(
-        (row for row in tables.chains.values() if row.phase == Phase.WAIT and row.channel == read.channel),
-        key=lambda row: (row.due, row.id),
-    )
-    seen = 0
+def _in_phase(tables: Tables, phase: Phase) -> list[ChainRow]:
+    return [row for row in tables.chains.values() if row.phase == phase]
+
+
+def _rows(tables: Tables, read: ReadChains | ReadResting, rows: list[ChainRow]) -> None:
+    """Of these, in their order. What has no message is passed over, and does not count as due any more this time."""
+    left: list[int] = []
     for row in rows:
         if row.due > read.now or len(read.rows) == read.limit:
-            break
-        seen += 1
+            left.append(row.due)
+            continue
         message = tables.messages.get(row.id)
         if message is not None:
             read.rows.append((copy_chain(row), item_of(message)))
-    read.next_due = rows[seen].due if seen < len(rows) else 0
+    read.next_due = min(left, default=0)
 
 
 def _chain(tables: Tables, read: ReadChain) -> None:

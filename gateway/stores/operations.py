@@ -52,13 +52,21 @@ SETTABLE = frozenset(
 )
 _UNSETTLED = frozenset((int(Hold.BOUND), int(Hold.CLAIMED)))
 _PUT_CHAIN = f" INTO chains({CHAIN},channel) VALUES "
-_CLAIMED = " ON CONFLICT(id) DO UPDATE SET phase=excluded.phase, why=excluded.why, due=max(due,excluded.due)"
+_CLAIMED = """
+ON CONFLICT(id) DO UPDATE SET phase=excluded.phase, why=excluded.why, due=max(due,excluded.due), since=excluded.since
+"""
 _FREE = """
 SELECT id FROM chains WHERE id IN (SELECT value FROM json_each(?)) AND +phase=0 AND burnt=0 AND why='offline'
 """
+_STANDS = "SELECT id,phase,step,total FROM chains WHERE id IN (SELECT value FROM json_each(?))"
 _STATES = """
-SELECT id,hold,status,client,eno,seq,sent_at FROM messages WHERE id IN (SELECT value FROM json_each(?))
+SELECT id,hold,status,client,eno,seq,sent_at,ended_at FROM messages WHERE id IN (SELECT value FROM json_each(?))
 """
+_COLUMNS = {
+    _FREE: "id",
+    _STANDS: "id,phase,step,total",
+    _STATES: "id,hold,status,client,eno,seq,sent_at,ended_at",
+}
 
 
 class Owner(Protocol):
@@ -184,9 +192,14 @@ class Operations:
         free = {op.id for op in changes if op.free}
         if free:
             free = {row[0] for row in self._fetch(_FREE, free)}
+        stands: dict[int, tuple[int, ...]] = {}
+        if compared := {op.id for op in changes if op.stood is not None}:
+            stands = {id: tuple(stand) for id, *stand in self._fetch(_STANDS, compared)}
         for op in changes:
             row = states.get(op.id)
-            if row is not None and _applies(op, row) and (not op.free or op.id in free):
+            if row is None or not _applies(op, row) or (op.free and op.id not in free):
+                continue
+            if op.stood is None or stands.get(op.id) == op.stood:
                 op.ok, op.unsettled = True, row[1] in _UNSETTLED
         applied = [op for op in changes if op.ok]
         if applied:
@@ -205,14 +218,13 @@ class Operations:
         bulk(self._conn, "INSERT INTO events(mid,at,kind,data) VALUES ", events)
 
     def _fetch(self, source: str, ids: set[int]) -> list[list[Any]]:
-        columns = "id" if source is _FREE else "id,hold,status,client,eno,seq,sent_at"
-        return fetch(self._conn, columns, source, (ids_json(ids),))
+        return fetch(self._conn, _COLUMNS[source], source, (ids_json(ids),))
 
     def _write_sets(self, applied: list[Change], states: dict[int, list[Any]]) -> None:
         counters = self._owner.counters
         groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
         for op in applied:
-            _, _, _, client, eno, seq, _ = states[op.id]
+            _, _, _, client, eno, seq, _, _ = states[op.id]
             if op.missed is not None:
                 who, why = op.missed
                 if not (seq > 0 and counters.eno.get(who) == eno):
@@ -250,9 +262,11 @@ class Operations:
 
 
 def _applies(op: Change, row: list[Any]) -> bool:
-    _, hold, status, _, _, _, sent_at = row
+    _, hold, status, _, _, _, sent_at, ended_at = row
     if hold not in op.holds or (op.unbound and sent_at > 0):
+        return False
+    if status == 3 and ended_at > 0 and not op.ended:
         return False
     if op.was != -1:
         return bool(status == op.was)
-    return op.ended or status < 4
+    return op.ended or status < op.below

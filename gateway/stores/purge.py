@@ -12,6 +12,7 @@ from gateway.stores.rows import encode_json, fetch, ids_json
 LOOK = 8
 
 _NONE, _DEAD = int(Hold.NONE), int(Status.DEAD)
+_ACCEPTED = int(Status.PROVIDER_ACCEPTED)
 _IDS = "(SELECT value FROM json_each(?))"
 _LOOK = """
 SELECT m.id,m.at,m.hold,m.status,m.ended_at,
@@ -27,9 +28,15 @@ DELETE FROM dedup WHERE (publisher,key) IN (
 _BURY = """
 UPDATE messages SET client='', sender='', hold=0, chain=0, eno=0, seq=0, due=0, deadline=0, marks=0, tries=0,
   crashes=0, via='', why='', collapse=NULL, replayed=0, extra=NULL, crc=0, body=NULL, pid=0,
-  ended_at=iif(status<4,?1,ended_at), status=iif(status<4,9,status)
+  ended_at=iif(status<3 OR (status=3 AND ended_at=0),?1,ended_at),
+  status=iif(status<3 OR (status=3 AND ended_at=0),9,status)
 WHERE id IN (SELECT value FROM json_each(?2))
 """
+
+
+def _ended(status: int, ended_at: int) -> bool:
+    """What a provider has accepted has ended where its row says when."""
+    return status > _ACCEPTED or (status == _ACCEPTED and ended_at > 0)
 
 
 class Purge:
@@ -59,7 +66,7 @@ class Purge:
                     break
                 self._at = id
                 old = ended_at < (op.dead_before if status == _DEAD else op.ended_before)
-                if status >= 4 and hold == _NONE and not gap and (old or over):
+                if _ended(status, ended_at) and hold == _NONE and not gap and (old or over):
                     gone.append(id)
             if len(rows) < op.limit and len(gone) < op.limit:
                 op.more = False
@@ -98,10 +105,13 @@ class Purge:
         """Looks at every row once, about 0.3 s for a million: no index leads from a client to what has ended."""
         client = op.client
         rows = fetch(
-            self._conn, "id,status", "SELECT id,status FROM messages WHERE client=? ORDER BY id", (client,)
+            self._conn,
+            "id,status,ended_at",
+            "SELECT id,status,ended_at FROM messages WHERE client=? ORDER BY id",
+            (client,),
         )
-        op.ended = [id for id, status in rows if status < 4]
-        ids = ids_json(id for id, _ in rows)
+        op.ended = [id for id, status, ended_at in rows if not _ended(status, ended_at)]
+        ids = ids_json(row[0] for row in rows)
         self._conn.execute(f"DELETE FROM events WHERE mid IN {_IDS}", (ids,))  # noqa: S608
         self._conn.execute(_BURY, (op.at, ids))
         for table in ("gaps", "chains", "sessions"):

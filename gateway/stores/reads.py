@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.model import Item
-from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
+from gateway.reads import (
+    Read,
+    ReadChain,
+    ReadChainable,
+    ReadChains,
+    ReadDue,
+    ReadItems,
+    ReadResting,
+    ReadWaiting,
+)
 from gateway.stores.rows import (
     BARE,
     BARE_ROW,
@@ -41,10 +50,17 @@ UNION ALL SELECT * FROM (
 ORDER BY id LIMIT :limit
 """  # noqa: S608
 _CHAINS = f"""
-SELECT {CHAIN} FROM chains WHERE phase=0 AND channel=:channel AND (due,id)>(:due,:id) AND due<=:now
+SELECT {CHAIN} FROM chains WHERE phase=0 AND channel=:channel AND lane=:lane AND (due,id)>(:due,:id) AND due<=:now
 ORDER BY due,id LIMIT :limit
 """  # noqa: S608
-_NEXT_CHAIN = "SELECT min(due) FROM chains WHERE phase=0 AND channel=? AND (due,id)>(?,?)"
+_NEXT_CHAIN = "SELECT min(due) FROM chains WHERE phase=0 AND channel=? AND lane=? AND (due,id)>(?,?)"
+_RESTING = f"""
+SELECT {CHAIN} FROM chains WHERE phase=3 AND (due,id)>(:due,:id) AND due<=:now ORDER BY due,id LIMIT :limit
+"""  # noqa: S608
+_NEXT_RESTING = "SELECT min(due) FROM chains WHERE phase=3 AND (due,id)>(?,?)"
+# where a read of chain rows stands: (due, id)
+_Place = tuple[int, int]
+_START: _Place = (-1, 0)
 
 
 class Reads:
@@ -71,6 +87,9 @@ class Reads:
                 read.items = [self._reader.item(row)[0] for row in rows]
             elif isinstance(read, ReadChains):
                 self._chains(read)
+            elif isinstance(read, ReadResting):
+                place = self._rows(read, _RESTING, {})
+                read.next_due = self._next(_NEXT_RESTING, *place)
             else:
                 self._chain(read)
 
@@ -117,15 +136,21 @@ class Reads:
         read.next_due = found or 0
 
     def _chains(self, read: ReadChains) -> None:
-        """Rows whose message is gone or corrupt are passed over, and do not count as due any more this time."""
-        due, id = -1, 0
+        """Lane by lane; of each the earliest that is left, too."""
+        following = []
+        for lane in range(4):
+            place = self._rows(read, _CHAINS, {"channel": read.channel, "lane": lane})
+            following.append(self._next(_NEXT_CHAIN, read.channel, lane, *place))
+        read.next_due = min(filter(None, following), default=0)
+
+    def _rows(self, read: ReadChains | ReadResting, source: str, of: dict[str, Any]) -> _Place:
+        """As many as there is room for; where that ended. Rows whose message is gone or corrupt are passed over, and do
+        not count as due any more this time.
+        """
+        due, id = _START
         while len(read.rows) < read.limit:
             left = read.limit - len(read.rows)
-            found = self._fetch(
-                CHAIN,
-                _CHAINS,
-                {"channel": read.channel, "due": due, "id": id, "now": read.now, "limit": left},
-            )
+            found = self._fetch(CHAIN, source, {**of, "due": due, "id": id, "now": read.now, "limit": left})
             items = {
                 item.id: item
                 for item in self._good(self._fetch(WHOLE, _ITEMS, (ids_json(row[0] for row in found),)))
@@ -135,8 +160,11 @@ class Reads:
                 id, due = found[-1][0], found[-1][4]
             if len(found) < left:
                 break
-        following = self._conn.execute(_NEXT_CHAIN, (read.channel, due, id)).fetchall()[0][0]
-        read.next_due = following or 0
+        return due, id
+
+    def _next(self, source: str, *params: Any) -> int:
+        following: int | None = self._conn.execute(source, params).fetchall()[0][0]
+        return following or 0
 
     def _chain(self, read: ReadChain) -> None:
         rows = self._fetch(CHAIN, f"SELECT {CHAIN} FROM chains WHERE id=?", (read.id,))  # noqa: S608

@@ -49,6 +49,7 @@ def recover(conn: sqlite3.Connection, writer: Writer, reader: Reader) -> Recover
                 "SELECT channel,min(due) FROM chains WHERE phase=0 GROUP BY channel ORDER BY channel"
             )
         ),
+        next_rest=conn.execute("SELECT min(due) FROM chains WHERE phase=3").fetchone()[0] or 0,
         highest_id=counters.highest,
         next_due=conn.execute("SELECT min(due) FROM messages WHERE due>0").fetchone()[0] or 0,
         rows=counters.rows,

@@ -29,7 +29,7 @@ BARE_ROW = _BARE.replace("hex(extra)", "extra")
 WHOLE_ROW = f"{BARE_ROW},body"
 WIDTH = WHOLE.count(",") + 1
 
-CHAIN = "id,client,channels,why,due,phase,step,attempt,total,burnt"
+CHAIN = "id,client,channels,why,due,phase,step,attempt,total,burnt,lane,since"
 
 # rows of one INSERT; each size is a statement that SQLite keeps prepared
 CHUNKS = (64, 16, 4, 1)
@@ -188,11 +188,12 @@ def chain_values(row: ChainRow) -> tuple[Any, ...]:
     """A chain row for `INSERT INTO chains(CHAIN, channel)`."""
     return (
         row.id, row.client, encode_json(row.channels).decode(), row.why, row.due, row.phase, row.step, row.attempt,
-        row.total, int(row.burnt), row.channel,
+        row.total, int(row.burnt), row.lane, row.since, row.channel,
     )  # fmt: skip
 
 
 def chain_row(row: Sequence[Any]) -> ChainRow:
     """The chain row of a row of `CHAIN`."""
-    id, client, channels, why, due, phase, step, attempt, total, burnt = row
-    return ChainRow(id, client, decode_channels(channels), why, due, phase, step, attempt, total, bool(burnt))
+    id, client, channels, why, due, phase, step, attempt, total, burnt, lane, since = row
+    names = decode_channels(channels)
+    return ChainRow(id, client, names, why, due, phase, step, attempt, total, bool(burnt), lane, since)

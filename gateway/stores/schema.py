@@ -127,6 +127,15 @@ VERSION_2 = (
     "ALTER TABLE sessions ADD COLUMN sub INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE sessions ADD COLUMN keep INTEGER NOT NULL DEFAULT -1",
 )
+# Chain rows from before receipts: how long they have been at their step is not known better than by when they are due.
+VERSION_3 = (
+    "ALTER TABLE chains ADD COLUMN lane INTEGER NOT NULL DEFAULT 2",
+    "ALTER TABLE chains ADD COLUMN since INTEGER NOT NULL DEFAULT 0",
+    "UPDATE chains SET since=due, lane=coalesce((SELECT lane FROM messages AS m WHERE m.id=chains.id),2)",
+    "DROP INDEX chains_due",
+    "CREATE INDEX chains_due ON chains(channel, lane, due) WHERE phase=0",
+    "CREATE INDEX chains_rest ON chains(due) WHERE phase=3",
+)
 
 Migration = Callable[[sqlite3.Connection], None]
 
@@ -143,8 +152,13 @@ def _mqtt(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
+def _receipts(conn: sqlite3.Connection) -> None:
+    for statement in VERSION_3:
+        conn.execute(statement)
+
+
 # the n-th, counted from 0, makes version n + 1 of version n; version 0 is an empty file, which goes through all
-MIGRATIONS: tuple[Migration, ...] = (_create, _mqtt)
+MIGRATIONS: tuple[Migration, ...] = (_create, _mqtt, _receipts)
 
 
 def migrate(conn: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

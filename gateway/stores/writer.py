@@ -26,8 +26,8 @@ _INSERT = (
     "collapse,extra,crc,body,pid) VALUES "
 )
 _SETTLE = """
-UPDATE messages SET hold=0, due=0, status=iif(status<4,?1,status), ended_at=iif(status<4,?2,ended_at),
-  via=iif(status<4,?3,via)
+UPDATE messages SET hold=0, due=0, status=iif(status<3,?1,status), via=iif(status<3,?3,via),
+  ended_at=iif(status<3 OR (status=3 AND ended_at=0),?2,ended_at)
 WHERE id IN (SELECT value FROM json_each(?4)) AND +hold IN (2,4)
 """
 _SETTLE_CHAINS = """
@@ -48,7 +48,7 @@ WHERE id IN (SELECT value FROM json_each(?))
 _EARLIER = "SELECT v.column1 AS n, m.id FROM (VALUES "
 _EARLIER_ON = """) AS v CROSS JOIN messages AS m INDEXED BY collapse
 ON m.client=v.column2 AND m.sender=v.column3 AND m.collapse=v.column4
-WHERE m.collapse IS NOT NULL AND m.hold IN (1,3) AND m.sent_at=0 AND m.status<4 ORDER BY m.id
+WHERE m.collapse IS NOT NULL AND m.hold IN (1,3) AND m.sent_at=0 AND m.status<3 ORDER BY m.id
 """
 _CLAIMS = "SELECT v.column1 AS n, d.id, d.digest, d.at, coalesce(m.status,0) AS status FROM (VALUES "
 _CLAIMS_ON = """) AS v CROSS JOIN dedup AS d ON d.publisher=v.column2 AND d.key=v.column3

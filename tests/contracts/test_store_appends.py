@@ -200,9 +200,10 @@ class TestCollapse:
         items = [kit.item("alice", BOUND, eno=1, x=self.x()), kit.item(x=self.x())]
         assert kit.do(appends=items).collapsed == [(0, old.id)]
 
-    def test_never_one_that_has_ended(self, kit: Kit) -> None:
+    @pytest.mark.parametrize("status", [Status.PROVIDER_ACCEPTED, Status.PROVIDER_DELIVERED])
+    def test_never_one_that_a_provider_has(self, kit: Kit, status: Status) -> None:
         late = kit.add(x=self.x())
-        kit.do(Change(late.id, (WAITING,), {"status": int(Status.PROVIDER_DELIVERED)}))
+        kit.do(Change(late.id, (WAITING,), {"status": int(status)}))
         assert kit.do(appends=[kit.item(x=self.x())]).collapsed == []
 
     def test_its_parked_chain_goes_with_it(self, kit: Kit) -> None:

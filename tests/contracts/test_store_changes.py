@@ -29,6 +29,7 @@ class TestWhenItApplies:
     @pytest.mark.parametrize(
         ("status", "ended", "was", "ok"),
         [
+            (Status.HANDED_OVER, False, -1, True),
             (Status.PROVIDER_ACCEPTED, False, -1, True),
             (Status.DELIVERED, False, -1, False),
             (Status.DELIVERED, True, -1, True),
@@ -43,6 +44,50 @@ class TestWhenItApplies:
         change = Change(item.id, (WAITING,), {"why": "x"}, ended=ended, was=was)
         kit.do(change)
         assert change.ok is ok
+
+    @pytest.mark.parametrize(
+        ("ended_at", "ended", "was", "below", "ok"),
+        [
+            (0, False, -1, 4, True),
+            (0, False, -1, 3, False),
+            (0, False, 3, 3, True),
+            (200, False, -1, 4, False),
+            (200, False, 3, 4, False),
+            (200, True, -1, 3, True),
+            (200, True, 3, 4, True),
+            (200, True, 2, 4, False),
+        ],
+    )
+    def test_by_whether_what_a_provider_accepted_has_ended(
+        self, kit: Kit, ended_at: int, ended: bool, was: int, below: int, ok: bool
+    ) -> None:
+        item = kit.add()
+        kit.do(Change(item.id, (WAITING,), {"status": 3, "ended_at": ended_at}))
+        change = Change(item.id, (WAITING,), {"why": "x"}, ended=ended, was=was, below=below)
+        kit.do(change)
+        assert change.ok is ok
+
+    @pytest.mark.parametrize(
+        ("stood", "ok"),
+        [((1, 1, 3), True), ((0, 1, 3), False), ((1, 0, 3), False), ((1, 1, 2), False), (None, True)],
+    )
+    def test_by_where_its_chain_stands(self, kit: Kit, stood: tuple[int, int, int] | None, ok: bool) -> None:
+        item, other = kit.add(), kit.add()
+        row = ChainRow(item.id, "alice", ["hook", "sms"], "offline", 500, 1, 1, 2, 3)
+        kit.do(Change(item.id, (WAITING,), {}, claim=row))
+        change = Change(item.id, (WAITING,), {}, stood=stood)
+        none = Change(other.id, (WAITING,), {}, stood=(1, 1, 3))
+        kit.do(change, none)
+        assert (change.ok, none.ok) == (ok, False)
+
+    def test_by_where_its_chain_stood_until_its_own_commit(self, kit: Kit) -> None:
+        item = kit.add()
+        row = chain(item.id)
+        kit.do(Change(item.id, (WAITING,), {}, claim=row))
+        after = chain(item.id, phase=1)
+        changes = [Change(item.id, (WAITING,), {}, chain=after, stood=row.stand) for _ in range(2)]
+        kit.do(*changes)
+        assert [c.ok for c in changes] == [True, False]
 
     @pytest.mark.parametrize(
         ("row", "ok"),
@@ -208,18 +253,18 @@ class TestWhatComesWithIt:
         old = chain(item.id, phase=2)
         old.step, old.attempt, old.total, old.burnt = 1, 2, 5, True
         kit.do(Change(item.id, (WAITING,), {}, chain=old))
-        claim = ChainRow(item.id, "alice", ["hook"], "deadline", 900)
+        claim = ChainRow(item.id, "alice", ["hook"], "deadline", 900, since=800)
         kit.do(Change(item.id, (WAITING,), {}, claim=claim))
         row = kit.read(ReadChain(item.id, nothing)).row
         assert (row.channels, row.step, row.attempt, row.total, row.burnt) == (["hook", "sms"], 1, 2, 5, True)
-        assert (row.phase, row.why, row.due) == (0, "deadline", 900)
+        assert (row.phase, row.why, row.due, row.since) == (0, "deadline", 900, 800)
         kit.do(Change(item.id, (WAITING,), {}, claim=ChainRow(item.id, "alice", ["hook"], "offline", 100)))
         assert kit.read(ReadChain(item.id, nothing)).row.due == 900
 
     def test_a_chain_is_written_whole_or_dropped(self, kit: Kit) -> None:
         item = kit.add()
         kit.do(Change(item.id, (WAITING,), {}, claim=chain(item.id)))
-        whole = ChainRow(item.id, "alice", ["sms"], "replay", 1, 1, 0, 1, 1, True)
+        whole = ChainRow(item.id, "alice", ["sms"], "replay", 1, 1, 0, 1, 1, True, 3, 77)
         kit.do(Change(item.id, (WAITING,), {}, chain=whole))
         assert kit.read(ReadChain(item.id, nothing)).row == whole
         whole.attempt = 99

@@ -32,7 +32,16 @@ from gateway.commit import (
 )
 from gateway.errors import GatewayError
 from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
-from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
+from gateway.reads import (
+    Read,
+    ReadChain,
+    ReadChainable,
+    ReadChains,
+    ReadDue,
+    ReadItems,
+    ReadResting,
+    ReadWaiting,
+)
 from gateway.stores import counters, queries
 from tests.contracts.storekit import (
     BOUND,
@@ -243,7 +252,9 @@ class Twins:
             missed=(client, rng.choice(WHYS)) if rng.random() < 0.3 else None,
             report=report,
             unbound=rng.random() < 0.1,
-            was=rng.choice((-1, -1, -1, 0, 4)),
+            was=rng.choice((-1, -1, -1, 0, 3, 4)),
+            below=rng.choice((4, 4, 3)),
+            stood=rng.choice((None, None, (rng.randint(0, 3), rng.randint(0, 1), rng.randint(0, 2)))),
         )
 
     def gap(self, id: int, client: str) -> Gap:
@@ -254,7 +265,8 @@ class Twins:
         rng = self.rng
         return ChainRow(
             id, client, list(CHANNELS), rng.choice(("offline", "offline", "deadline")), self.some_time(),
-            rng.choice((0, 0, 1, 2)), rng.randint(0, 1), rng.randint(0, 2), rng.randint(0, 2), rng.random() < 0.1,
+            rng.choice((0, 0, 1, 2, 3)), rng.randint(0, 1), rng.randint(0, 2), rng.randint(0, 2), rng.random() < 0.1,
+            rng.randint(0, 3), self.some_time(),
         )  # fmt: skip
 
     def note(self) -> Op:
@@ -331,6 +343,7 @@ class Twins:
                 ReadItems(self.some_ids(), nothing),
                 ReadDue(self.some_time(), limit, nothing),
                 ReadChains(rng.choice(CHANNELS), self.some_time(), limit, nothing),
+                ReadResting(self.some_time(), limit, nothing),
                 ReadChain(self.some_id(), nothing),
             )
         )

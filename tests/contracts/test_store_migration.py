@@ -17,18 +17,22 @@ def nothing(_: object) -> None:
     """Nobody is told."""
 
 
-def test_what_made_version_1_stays() -> None:
-    """Files made by it are out there: whatever is to change is a step of its own."""
+def test_what_made_versions_1_and_2_stays() -> None:
+    """Files made by them are out there: whatever is to change is a step of its own."""
     made = hashlib.sha256("\n".join(schema.VERSION_1).encode()).hexdigest()
     assert made == "f4322fef6507f7da4d8d5c67f7f4872e396c0c2daf3fd3d05571d8b014f2d804"
+    made = hashlib.sha256("\n".join(schema.VERSION_2).encode()).hexdigest()
+    assert made == "3953e6eae4e97fba4236e640c666436675c65a9a9073105772bd97b562c5bc03"
 
 
-def test_a_file_of_version_1_opens_with_all_it_has(sqlite: SqliteKit) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_opens_with_all_it_has(sqlite: SqliteKit, version: int) -> None:
     sqlite.session("alice", 3, token_issued=b"\0t", away_since=5)
-    items = [sqlite.add("alice", BOUND, eno=3) for _ in range(4)]
+    items = [sqlite.add("alice", BOUND, eno=3, lane=1) for _ in range(4)]
     waiting = sqlite.item(x=Extra(type="t"), body=b'"%s"' % (b"x" * 9000), due=700)
     sqlite.do(appends=[waiting], keys={0: KeyClaim("backend", "k", b"1", 100, 0)})
-    row = ChainRow(items[1].id, "alice", ["hook"], "offline", 1)
+    # how long it has been at its step is not known better than by when it is due
+    row = ChainRow(items[1].id, "alice", ["hook"], "offline", 1, lane=1, since=1)
     sqlite.do(
         PutClient(ClientRow("alice", ClientRecord(late="deliver"), 5, 6)),
         Change(items[0].id, (BOUND,), {"hold": NONE}, gap=Gap("alice", 3, 1, items[0].id, "dead")),
@@ -38,12 +42,15 @@ def test_a_file_of_version_1_opens_with_all_it_has(sqlite: SqliteKit) -> None:
     known, held = recovered(sqlite.reopen()), sqlite.dump()
     assert all(held.values())
     root = sqlite.known.trace_root
-    back_to_version_1(sqlite)
+    back_to(sqlite, version)
     assert recovered(sqlite.reopen()) == known
     assert sqlite.known.trace_root == root
     assert sqlite.dump() == held
-    assert sqlite.sql("PRAGMA user_version") == [(2,)]
+    assert sqlite.sql("PRAGMA user_version") == [(3,)]
     assert [(r.sub, r.keep) for r in sqlite.known.sessions] == [(0, -1)]
+    assert {r[0] for r in sqlite.sql("SELECT name FROM sqlite_master WHERE name LIKE 'chains_%'")} == {
+        "chains_due", "chains_rest", "chains_client"
+    }  # fmt: skip
     assert sqlite.read(ReadItems([waiting.id], nothing)).items[0].body == waiting.body
     sqlite.session("alice", 3, sub=1, keep=9)
     assert sqlite.add("alice", BOUND, eno=3, pid=8).seq == 5
@@ -52,21 +59,21 @@ def test_a_file_of_version_1_opens_with_all_it_has(sqlite: SqliteKit) -> None:
     assert [r["pid"] for r in sqlite.dump()["messages"].values()] == [0] * 5 + [8]
 
 
-def back_to_version_1(sqlite: SqliteKit) -> None:
-    """The next opening finds the same rows in a file that the first version made."""
+def back_to(sqlite: SqliteKit, version: int) -> None:
+    """The next opening finds the same rows in a file that an older version made."""
     sqlite.store.close()
     newer = sqlite.data_dir / "gateway.db"
     sqlite._life += 1
     sqlite.data_dir.mkdir()
     conn = sqlite3.connect(sqlite.data_dir / "gateway.db", isolation_level=None)
     try:
-        schema.migrate(conn, schema.MIGRATIONS[:1])
+        schema.migrate(conn, schema.MIGRATIONS[:version])
         conn.execute("DELETE FROM meta")
         conn.execute("ATTACH ? AS newer", (str(newer),))
         for (name,) in conn.execute("SELECT name FROM main.sqlite_master WHERE type='table'").fetchall():
             columns = ",".join(row[1] for row in conn.execute(f"PRAGMA main.table_info({name})"))
             conn.execute(f"INSERT INTO main.{name}({columns}) SELECT {columns} FROM newer.{name}")  # noqa: S608
-        assert conn.execute("PRAGMA user_version").fetchone() == (1,)
+        assert conn.execute("PRAGMA user_version").fetchone() == (version,)
     finally:
         conn.close()
 

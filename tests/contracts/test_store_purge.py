@@ -55,6 +55,14 @@ class TestSweep:
         assert left(kit) == [2, 5]
         assert kit.crash().rows == 2
 
+    def test_what_a_provider_accepted_once_it_has_ended(self, kit: Kit) -> None:
+        pending, ended = kit.add(), kit.add()
+        kit.do(Change(pending.id, (WAITING,), {"hold": NONE, "status": 3, "due": 0}))
+        end(kit, ended, 150, Status.PROVIDER_ACCEPTED)
+        assert sweep(kit, 140).purged == 0
+        assert sweep(kit, 200, rows=0).purged == 1
+        assert left(kit) == [pending.id]
+
     def test_in_slices(self, kit: Kit) -> None:
         for _ in range(5):
             end(kit, kit.add(), 110)
@@ -233,6 +241,17 @@ class TestForget:
         assert [v.item.id for v in await kit.store.messages(None, None, None, 1 << 62, 50)] == [theirs.id]
         assert await kit.store.dead_letters(None, None, 1 << 62, 50, True) == []
         assert [i.id for i in kit.read(ReadItems([theirs.id], nothing)).items] == [theirs.id]
+
+    def test_what_a_provider_accepted_is_cancelled_unless_it_has_ended(self, kit: Kit) -> None:
+        pending, ended = kit.add(), kit.add()
+        kit.do(Change(pending.id, (WAITING,), {"hold": NONE, "status": 3, "due": 0}))
+        end(kit, ended, 150, Status.PROVIDER_ACCEPTED)
+        op = Forget("alice", 200, 5)
+        kit.do(op)
+        assert op.ended == [pending.id]
+        assert [(kit.row(i.id)["status"], kit.row(i.id)["ended_at"]) for i in (pending, ended)] == [
+            (Status.CANCELLED, 200), (Status.PROVIDER_ACCEPTED, 150),
+        ]  # fmt: skip
 
     def test_what_is_others_stays(self, kit: Kit) -> None:
         kit.session("bob")

@@ -4,7 +4,16 @@ import pytest
 
 from gateway.commit import Change, Reclaim, Unbind
 from gateway.model import ChainRow, Extra
-from gateway.reads import Read, ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadWaiting
+from gateway.reads import (
+    Read,
+    ReadChain,
+    ReadChainable,
+    ReadChains,
+    ReadDue,
+    ReadItems,
+    ReadResting,
+    ReadWaiting,
+)
 from tests.contracts.storekit import BOUND, LATER, NONE, WAITING, Kit
 
 
@@ -13,7 +22,7 @@ def nothing(_: object) -> None:
 
 
 def ids(read: Read) -> list[int]:
-    assert not isinstance(read, ReadChains | ReadChain)
+    assert not isinstance(read, ReadChains | ReadResting | ReadChain)
     return [item.id for item in read.items]
 
 
@@ -165,9 +174,9 @@ class TestChainable:
 
 
 class TestChains:
-    def hand_over(self, kit: Kit, due: int, *, step: int = 0, phase: int = 0) -> int:
-        item = kit.add(body=b'"%d"' % due)
-        row = ChainRow(item.id, "alice", ["hook", "sms"], "offline", due, phase, step)
+    def hand_over(self, kit: Kit, due: int, *, step: int = 0, phase: int = 0, lane: int = 2) -> int:
+        item = kit.add(body=b'"%d"' % due, lane=lane)
+        row = ChainRow(item.id, "alice", ["hook", "sms"], "offline", due, phase, step, lane=lane)
         kit.do(Change(item.id, (WAITING,), {"hold": NONE}, claim=row))
         return item.id
 
@@ -195,6 +204,34 @@ class TestChains:
         known = kit.reopen()
         assert known.channels == {"hook": 100, "sms": 100}
         assert [row.id for row in known.open_chains] == [4]
+
+    def test_those_of_a_channel_by_lane_first(self, kit: Kit) -> None:
+        for due, lane in ((100, 3), (300, 0), (200, 2), (400, 0), (150, 2), (200, 1), (250, 3)):
+            self.hand_over(kit, due, lane=lane)
+        read = kit.read(ReadChains("hook", 300, 9, nothing))
+        assert [row.id for row, _ in read.rows] == [2, 6, 5, 3, 1, 7]
+        assert read.next_due == 400
+        for limit, expected, following in ((1, [2], 100), (3, [2, 6, 5], 100), (5, [2, 6, 5, 3, 1], 250)):
+            read = kit.read(ReadChains("hook", 300, limit, nothing))
+            assert ([row.id for row, _ in read.rows], read.next_due) == (expected, following)
+        assert kit.reopen().channels == {"hook": 100}
+
+    def test_those_that_wait_for_a_receipt(self, kit: Kit) -> None:
+        assert kit.reopen().next_rest == 0
+        for due, step, phase in ((300, 0, 3), (100, 1, 3), (50, 0, 0), (200, 0, 3), (10, 0, 1), (20, 0, 2)):
+            self.hand_over(kit, due, step=step, phase=phase)
+        read = kit.read(ReadResting(200, 9, nothing))
+        assert [(row.id, row.channel, item.body) for row, item in read.rows] == [
+            (2, "sms", b'"100"'), (4, "hook", b'"200"'),
+        ]  # fmt: skip
+        assert read.next_due == 300
+        part = kit.read(ReadResting(400, 2, nothing))
+        assert ([row.id for row, _ in part.rows], part.next_due) == ([2, 4], 300)
+        none = kit.read(ReadResting(60, 2, nothing))
+        assert (none.rows, none.next_due) == ([], 100)
+        assert kit.read(ReadChains("hook", 900, 9, nothing)).rows[0][0].id == 3
+        known = kit.crash()
+        assert (known.next_rest, known.channels) == (100, {"hook": 50})
 
     @pytest.mark.parametrize("limit", [1, 2, 3])
     def test_a_chain_whose_message_is_gone_holds_nobody_up(self, kit: Kit, limit: int) -> None:

@@ -1,5 +1,7 @@
 """Sessions: runs of seqs, settles, ended epochs, what chains give back, what was missed."""
 
+import pytest
+
 from gateway.commit import Change, Gap, Op, PutClient, PutSession, Reclaim, SettleGaps, Unbind
 from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status, Sub
 from gateway.reads import ReadChain, ReadItems
@@ -73,6 +75,20 @@ class TestBinds:
         assert (item.seq, item.status) == (1, Status.PROVIDER_DELIVERED)
         (found,) = kit.read(ReadItems([item.id], nothing)).items
         assert (found.hold, found.via) == (BOUND, "sms")
+
+    @pytest.mark.parametrize("ended_at", [0, 90])
+    def test_what_a_provider_accepted_and_its_client_acked_has_ended_as_accepted(
+        self, kit: Kit, ended_at: int
+    ) -> None:
+        """Its own ack stops what is left of its chain; the provider's word stands."""
+        kit.session()
+        item = kit.add("alice", BOUND, eno=1)
+        claim(kit, item)
+        kit.do(Change(item.id, (CLAIMED,), {"status": 3, "via": "sms", "ended_at": ended_at}))
+        kit.do(settles=[(item.id, 4, 120, "ws")])
+        row = kit.row(item.id)
+        assert (row["hold"], row["status"], row["via"], row["ended_at"]) == (NONE, 3, "sms", ended_at or 120)
+        assert kit.read(ReadChain(item.id, nothing)).row is None
 
     def test_not_to_an_epoch_that_is_over_nor_to_another_client(self, kit: Kit) -> None:
         kit.session("alice", 2)
@@ -239,12 +255,13 @@ class TestReclaim:
             (4, Kind.MESSAGE, "", ""),
         ]
 
-    def test_what_has_ended_does_not_come_back(self, kit: Kit) -> None:
+    @pytest.mark.parametrize("status", [Status.PROVIDER_ACCEPTED, Status.PROVIDER_DELIVERED])
+    def test_what_a_provider_has_does_not_come_back(self, kit: Kit, status: Status) -> None:
         kit.session()
         items = [kit.add("alice", BOUND, eno=1), kit.add("alice")]
         for item in items:
             claim(kit, item)
-            kit.do(Change(item.id, (CLAIMED, NONE), {"status": int(Status.PROVIDER_DELIVERED)}))
+            kit.do(Change(item.id, (CLAIMED, NONE), {"status": int(status)}))
         reclaim = Reclaim("alice", 600)
         kit.do(reclaim)
         assert (reclaim.back, reclaim.waiting, [g.seq for g in reclaim.gaps]) == ([], 0, [1])

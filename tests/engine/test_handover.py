@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.engine.handover import Policy, Verdict, decide, next_step
+from gateway.engine.handover import REST, Policy, Verdict, decide, known, next_step, overdue, receive, rested
 from gateway.model import ChainRow, Phase
 from tests.engine.support import FAR, T0
 
@@ -24,14 +24,30 @@ class Always:
 def opened(attempt: int = 1, *, channels: tuple[str, ...] = ("hook", "sms"), step: int = 0) -> ChainRow:
     """A row whose attempt is under way."""
     return ChainRow(
-        7, "alice", list(channels), "offline", T0, int(Phase.OPEN), step, attempt=attempt, total=attempt
+        7,
+        "alice",
+        list(channels),
+        "offline",
+        T0,
+        int(Phase.OPEN),
+        step,
+        attempt=attempt,
+        total=attempt,
+        since=T0,
     )
 
 
 def run(
-    row: ChainRow, kind: str, *, retry_after: float = 0.0, policy: Policy = POLICY, expire: int = FAR
+    row: ChainRow,
+    kind: str,
+    *,
+    retry_after: float = 0.0,
+    policy: Policy = POLICY,
+    expire: int = FAR,
+    receipt: bool = False,
+    late: bool = False,
 ) -> Verdict:
-    return decide(row, kind, retry_after, policy, T0, expire, Always(0.5))
+    return decide(row, kind, retry_after, policy, T0, expire, Always(0.5), receipt=receipt, late=late)
 
 
 def standing(row: ChainRow) -> tuple[int, str, int, int]:
@@ -41,7 +57,7 @@ def standing(row: ChainRow) -> tuple[int, str, int, int]:
 @pytest.mark.parametrize("kind", ["delivered", "accepted"])
 def test_what_a_provider_took_ends_the_chain(kind: str) -> None:
     row = opened()
-    assert run(row, kind) == Verdict.DELIVERED
+    assert run(row, kind) == Verdict.SATISFIED
     assert not row.burnt
 
 
@@ -186,3 +202,252 @@ def test_every_chain_ends_and_never_goes_back(
     assert row.step == steps - 1
     assert all(1 <= n <= attempts for n in made)
     assert row.total == sum(made)
+
+
+# -- receipts ----------------------------------------------------------------------------------------------------------
+
+
+def asks(satisfied_by: str, **more: int) -> Policy:
+    return Policy(
+        max_attempts=3, base=1000, cap=8000, satisfied_by=satisfied_by, receipt_timeout=30_000, **more
+    )
+
+
+HOUR = 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "satisfied_by", "receipt", "step", "verdict", "standing_"),
+    [
+        # the chain has ended with what the answer proves
+        ("accepted", "accepted", False, 0, Verdict.SATISFIED, None),
+        ("delivered", "accepted", False, 0, Verdict.SATISFIED, None),
+        ("delivered", "accepted", True, 0, Verdict.SATISFIED, None),
+        ("delivered", "delivered", False, 0, Verdict.SATISFIED, None),
+        ("delivered", "delivered", True, 0, Verdict.SATISFIED, None),
+        ("read", "read", True, 0, Verdict.SATISFIED, None),
+        # it rests on the provider's word
+        ("accepted", "accepted", True, 0, Verdict.RESTS, (3, "hook", 1, T0 + 72 * HOUR)),
+        ("accepted", "accepted", True, 1, Verdict.RESTS, (3, "sms", 1, T0 + 72 * HOUR)),
+        # it waits for what was asked for
+        ("accepted", "delivered", True, 0, Verdict.RESTS, (3, "hook", 1, T0 + 30_000)),
+        ("accepted", "read", True, 0, Verdict.RESTS, (3, "hook", 1, T0 + 30_000)),
+        ("delivered", "read", True, 1, Verdict.RESTS, (3, "sms", 1, T0 + 30_000)),
+        # which will never come
+        ("accepted", "delivered", False, 0, Verdict.AGAIN, (0, "sms", 0, T0)),
+        ("delivered", "read", False, 0, Verdict.AGAIN, (0, "sms", 0, T0)),
+        # nothing failed, and nothing follows
+        ("accepted", "delivered", False, 1, Verdict.SATISFIED, None),
+        ("delivered", "read", False, 1, Verdict.SATISFIED, None),
+        # known from a receipt that came before the answer
+        ("failed", "accepted", True, 0, Verdict.AGAIN, (0, "sms", 0, T0)),
+        ("failed", "delivered", True, 1, Verdict.EXHAUSTED, None),
+    ],
+)
+def test_what_an_answer_leads_to(
+    kind: str,
+    satisfied_by: str,
+    receipt: bool,
+    step: int,
+    verdict: Verdict,
+    standing_: tuple[int, str, int, int] | None,
+) -> None:
+    row = opened(step=step)
+    assert run(row, kind, policy=asks(satisfied_by), receipt=receipt) == verdict
+    if standing_ is not None:
+        assert standing(row) == standing_
+
+
+def test_the_rest_is_short_for_who_gets_the_message_late() -> None:
+    row = opened()
+    assert run(row, "accepted", policy=asks("accepted"), receipt=True, late=True) == Verdict.RESTS
+    assert row.due == T0 + 30_000
+
+
+def test_the_rest_is_three_days() -> None:
+    assert REST == 72 * HOUR
+
+
+def resting(step: int = 0, *, phase: Phase = Phase.RECEIPT, attempt: int = 1, total: int = 2) -> ChainRow:
+    channels = ["hook", "sms"]
+    return ChainRow(
+        7, "alice", channels, "offline", T0 + 30_000, int(phase), step, attempt, total, since=T0 - 5
+    )
+
+
+STAYS = (3, "hook", 1, T0 + 30_000)
+
+
+@pytest.mark.parametrize(
+    ("status", "satisfied_by", "step", "verdict", "standing_"),
+    [
+        ("accepted", "accepted", 0, None, STAYS),
+        ("", "accepted", 0, None, STAYS),
+        ("delivered", "accepted", 0, Verdict.SATISFIED, STAYS),
+        ("read", "accepted", 0, Verdict.SATISFIED, STAYS),
+        ("failed", "accepted", 0, Verdict.AGAIN, (0, "sms", 0, T0)),
+        ("failed", "accepted", 1, Verdict.EXHAUSTED, None),
+        ("accepted", "delivered", 0, None, STAYS),
+        ("delivered", "delivered", 0, Verdict.SATISFIED, STAYS),
+        ("read", "delivered", 0, Verdict.SATISFIED, STAYS),
+        ("failed", "delivered", 0, Verdict.AGAIN, (0, "sms", 0, T0)),
+        ("failed", "delivered", 1, Verdict.EXHAUSTED, None),
+        ("delivered", "read", 0, None, STAYS),
+        ("read", "read", 0, Verdict.SATISFIED, STAYS),
+        ("failed", "read", 1, Verdict.EXHAUSTED, None),
+    ],
+)
+def test_a_receipt_of_what_rests(
+    status: str,
+    satisfied_by: str,
+    step: int,
+    verdict: Verdict | None,
+    standing_: tuple[int, str, int, int] | None,
+) -> None:
+    row = resting(step)
+    assert receive(row, 2, status, asks(satisfied_by), T0, FAR) == verdict
+    if standing_ is not None:
+        assert standing(row) == standing_
+    if verdict == Verdict.AGAIN:
+        assert row.since == T0
+
+
+def test_a_failure_after_the_messages_end_starts_nothing() -> None:
+    assert receive(resting(), 2, "failed", asks("accepted"), T0, T0) == Verdict.EXHAUSTED
+
+
+@pytest.mark.parametrize("phase", [Phase.WAIT, Phase.OPEN, Phase.RECEIPT])
+@pytest.mark.parametrize(
+    ("status", "satisfied_by", "verdict"),
+    [
+        ("delivered", "accepted", Verdict.SATISFIED),
+        ("delivered", "delivered", Verdict.SATISFIED),
+        ("read", "read", Verdict.SATISFIED),
+        ("delivered", "read", None),
+        ("accepted", "accepted", None),
+        ("failed", "accepted", None),
+    ],
+)
+def test_a_late_receipt_of_an_earlier_step(
+    phase: Phase, status: str, satisfied_by: str, verdict: Verdict | None
+) -> None:
+    row = resting(1, phase=phase)
+    assert receive(row, 1, status, asks(satisfied_by), T0, FAR) == verdict
+    assert standing(row) == (phase, "sms", 1, T0 + 30_000)
+
+
+@pytest.mark.parametrize(
+    ("status", "satisfied_by", "attempt", "verdict", "standing_"),
+    [
+        # its answer was lost: it is to be made again, unless its provider says that it has it
+        ("accepted", "accepted", 1, Verdict.RESTS, (3, "sms", 1, T0 + 72 * HOUR)),
+        ("accepted", "delivered", 1, Verdict.RESTS, (3, "sms", 1, T0 + 30_000)),
+        ("delivered", "read", 1, Verdict.RESTS, (3, "sms", 1, T0 + 30_000)),
+        ("failed", "accepted", 1, Verdict.EXHAUSTED, None),
+        # the chain has gone on to a step at which nothing was tried yet
+        ("accepted", "accepted", 0, Verdict.RESTS, (3, "sms", 0, T0 + 72 * HOUR)),
+        ("accepted", "delivered", 0, None, (0, "sms", 0, T0 + 30_000)),
+        ("failed", "accepted", 0, None, (0, "sms", 0, T0 + 30_000)),
+    ],
+)
+def test_a_receipt_of_what_nobody_knew(
+    status: str,
+    satisfied_by: str,
+    attempt: int,
+    verdict: Verdict | None,
+    standing_: tuple[int, str, int, int] | None,
+) -> None:
+    row = resting(1, phase=Phase.WAIT, attempt=attempt)
+    assert receive(row, 2, status, asks(satisfied_by), T0, FAR) == verdict
+    if standing_ is not None:
+        assert standing(row) == standing_
+
+
+def test_what_rests_on_an_earlier_steps_word_goes_on_where_it_stood() -> None:
+    row = resting(1, attempt=0)
+    assert receive(row, 2, "failed", asks("accepted"), T0, FAR) == Verdict.AGAIN
+    assert standing(row) == (0, "sms", 0, T0)
+    row = resting(1, attempt=0)
+    assert receive(row, 2, "failed", asks("accepted"), T0, T0) == Verdict.EXHAUSTED
+    assert rested(resting(1, attempt=0), asks("delivered"), T0, FAR) == Verdict.SATISFIED
+
+
+@pytest.mark.parametrize("status", ["accepted", "failed", ""])
+def test_an_attempt_under_way_counts_with_its_outcome(status: str) -> None:
+    row = resting(phase=Phase.OPEN)
+    assert receive(row, 2, status, asks("accepted"), T0, FAR) is None
+    assert standing(row) == (1, "hook", 1, T0 + 30_000)
+
+
+@pytest.mark.parametrize(
+    ("satisfied_by", "step", "expire", "verdict"),
+    [
+        ("accepted", 0, FAR, Verdict.SATISFIED),
+        ("accepted", 1, FAR, Verdict.SATISFIED),
+        ("delivered", 0, FAR, Verdict.AGAIN),
+        ("delivered", 1, FAR, Verdict.SATISFIED),
+        ("delivered", 0, T0, Verdict.SATISFIED),
+        ("read", 0, FAR, Verdict.AGAIN),
+    ],
+)
+def test_no_receipt_came(satisfied_by: str, step: int, expire: int, verdict: Verdict) -> None:
+    row = resting(step)
+    assert rested(row, asks(satisfied_by), T0, expire) == verdict
+    if verdict == Verdict.AGAIN:
+        assert (standing(row), row.since) == ((0, "sms", 0, T0), T0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "receipts", "expected"),
+    [
+        ("retry", [], "retry"),
+        ("ambiguous", ["accepted"], "accepted"),
+        ("accepted", ["accepted", "failed"], "failed"),
+        ("refused", ["failed", "delivered"], "delivered"),
+        ("ambiguous", ["read", "delivered"], "read"),
+        ("accepted", [""], "accepted"),
+    ],
+)
+def test_what_receipts_prove_that_came_before_the_answer(
+    kind: str, receipts: list[str], expected: str
+) -> None:
+    assert known(kind, receipts) == expected
+
+
+# -- how long a step may take ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "step", "channel", "due"),
+    [(500, 0, "hook", T0 + 500), (499, 0, "sms", T0), (499, 1, "sms", T0 + 500), (0, 0, "hook", T0 + 500)],
+)
+def test_a_retry_that_outlasts_its_step_leads_to_the_next(
+    limit: int, step: int, channel: str, due: int
+) -> None:
+    row = opened(1, step=step)
+    assert run(row, "retry", policy=asks("accepted", step_timeout=limit)) == Verdict.AGAIN
+    assert (row.channel, row.due) == (channel, due)
+
+
+@pytest.mark.parametrize(("limit", "step", "due"), [(9000, 0, 9000), (9000, 1, 30_000), (40_000, 0, 30_000)])
+def test_a_receipt_is_not_waited_for_beyond_the_step(limit: int, step: int, due: int) -> None:
+    row = opened(step=step)
+    policy = asks("delivered", step_timeout=limit)
+    assert run(row, "accepted", policy=policy, receipt=True) == Verdict.RESTS
+    assert row.due == T0 + due
+
+
+def test_what_satisfies_is_not_cut_short() -> None:
+    row = opened()
+    run(row, "accepted", policy=asks("accepted", step_timeout=9000), receipt=True)
+    assert row.due == T0 + REST
+
+
+def test_a_wait_for_room_outlasts_a_step() -> None:
+    policy = asks("accepted", step_timeout=9000)
+    row = resting(phase=Phase.WAIT)
+    assert [overdue(row, policy, T0 - 5 + after) for after in (0, 9000, 9001)] == [False, False, True]
+    assert not overdue(resting(1, phase=Phase.WAIT), policy, T0 + 90_000)
+    assert not overdue(row, asks("accepted"), T0 + 90_000)
+    row.since = 0
+    assert not overdue(row, policy, T0 + 90_000)

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Raw
 
 from gateway.auth import Principal
+from gateway.commit import MessageView
 from gateway.config import Config
 from gateway.errors import GatewayError
 from gateway.hub import Hub
@@ -178,19 +179,25 @@ class Sent:
 
 
 class Watch:
-    """ports.Observer."""
+    """ports.Observer that remembers what was told of messages, attempts apart: (id, status, via)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int, str]] = []
 
     def committed(self, commit: Any, seconds: float) -> None: ...
     def acked(self, elapsed: list[int]) -> None: ...
     def attempt(self, channel: str, kind: str) -> None: ...
+    def learnt(self, channel: str, what: str) -> None: ...
     def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None: ...
-    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None: ...
+    def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
+        self.told.append((item.id, status, via))
 
 
 class Rig:
     def __init__(self, config: Config | None = None) -> None:
         self.turns = Turns()
         self.sent = Sent()
+        self.watch = Watch()
         rng = random.Random(1)
         self.store = MemoryStore(auto=False)
         tokens = itertools.count()
@@ -199,7 +206,7 @@ class Rig:
             self.store,
             self.turns,
             self.sent,
-            Watch(),
+            self.watch,
             rng,
             lambda: f"{next(tokens):08d}token",
         )
@@ -255,7 +262,10 @@ class Rig:
 
         return asyncio.run(main())
 
-    def status(self, id: int) -> int:
+    def view(self, id: int) -> MessageView:
         view = asyncio.run(self.store.message(id))
         assert view is not None
-        return view.item.status
+        return view
+
+    def status(self, id: int) -> int:
+        return self.view(id).item.status

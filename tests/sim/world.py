@@ -153,6 +153,9 @@ class World:
     def attempt(self, channel: str, kind: str) -> None:
         pass
 
+    def learnt(self, channel: str, what: str) -> None:
+        pass
+
     def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None:
         for item in items:
             self.status(item, status, at, via, "")
