@@ -12,14 +12,12 @@ at again if it opens again.
 """
 
 from gateway.commit import Change, Commit, Event
-from gateway.engine.handover import Verdict, next_step
 from gateway.hub.core import Core, ms
-from gateway.hub.outcomes import Outcomes
-from gateway.model import ChainRow, Hold, Item, Phase
+from gateway.hub.outcomes import ANY_HOLD, Outcomes
+from gateway.model import ChainRow, Item, Phase
 from gateway.ports import Outbound, Outcome
 from gateway.reads import ReadChains
 
-_NONE, _CLAIMED = int(Hold.NONE), int(Hold.CLAIMED)
 # rows of one read: their outcomes and claims come back in slices of this size, too
 SLICE = 100
 FOUND_OPEN = Outcome("ambiguous", "the gateway stopped during the attempt")
@@ -87,6 +85,8 @@ class Attempts:
                 self.outcomes.settle(row, item, NO_CHANNEL)
             elif item.expire <= now:
                 self.outcomes.expired(row, item)
+            elif self.outcomes.overdue(row):
+                self.outcomes.skip(row, item, "step_timeout", "")
             elif shut:
                 self._pass_by(row, item, now, shut)
             elif room <= 0:
@@ -105,7 +105,7 @@ class Attempts:
     def _pass_by(self, row: ChainRow, item: Item, now: int, shut: int) -> None:
         """The channel's breaker is open."""
         if row.step + 1 < len(row.channels):
-            self._go_on(row, item, now, "circuit open")
+            self.outcomes.skip(row, item, "skipped", "circuit open")
             return
         due = max(now + shut, self._behind.get(row.channel, 0) + 1)
         self._behind[row.channel] = due
@@ -114,8 +114,9 @@ class Attempts:
     def _postpone(self, row: ChainRow, item: Item, now: int, due: int, why: str) -> None:
         """No attempt before `due`. What would not live to see it takes the next step, if there is one."""
         if due >= item.expire and why and row.step + 1 < len(row.channels):
-            self._go_on(row, item, now, why)
+            self.outcomes.skip(row, item, "skipped", why)
             return
+        stood = row.stand
         row.due = min(due, item.expire)
         deadlines, key = self.core.deadlines, ("chain", row.channel)
 
@@ -123,23 +124,12 @@ class Attempts:
             if change.ok:
                 deadlines.set(key, row.due)
 
-        self.core.change(Change(item.id, (_NONE, _CLAIMED), {}, chain=row, then=after))
-
-    def _go_on(self, row: ChainRow, item: Item, now: int, why: str) -> None:
-        """To the next step, without an attempt at this one."""
-        channel = row.channel
-        if next_step(row, now) == Verdict.AGAIN:
-            data: dict[str, object] = {
-                "channel": channel,
-                "reason": why,
-                "next": {"channel": row.channel, "at": now},
-            }
-            self.outcomes.waits(row, item, Event(item.id, now, "skipped", data))
+        self.core.change(Change(item.id, ANY_HOLD, {}, chain=row, stood=stood, ended=True, then=after))
 
     def _start(self, row: ChainRow, item: Item, now: int) -> None:
         """The attempt is committed before its first byte."""
         core = self.core
-        channel = row.channel
+        channel, stood = row.channel, row.stand
         row.phase = int(Phase.OPEN)
         row.attempt += 1
         row.total += 1
@@ -153,6 +143,7 @@ class Attempts:
                 self._under_way.discard(item.id)
                 self.pump(channel)
                 return
+            self.outcomes.open[item.id] = item
             self.outbound.send(
                 channel,
                 item,
@@ -166,7 +157,7 @@ class Attempts:
 
         core.change(
             Change(
-                item.id, (_NONE, _CLAIMED), {}, chain=row,
+                item.id, ANY_HOLD, {}, chain=row, stood=stood, ended=True,
                 event=Event(item.id, now, "attempt", {"channel": channel, "n": row.total}), then=after,
             )
         )  # fmt: skip
@@ -188,6 +179,7 @@ class Attempts:
     def _held(self, row: ChainRow, item: Item, outcome: Outcome) -> None:
         """The channel's room was gone when the attempt had been committed: none was made, and none counts."""
         now = self.core.now()
+        stood = row.stand
         row.phase, row.due = int(Phase.WAIT), now + ms(outcome.retry_after)
         data: dict[str, object] = {
             "channel": row.channel,
@@ -198,7 +190,7 @@ class Attempts:
         }
         row.attempt -= 1
         row.total -= 1
-        self.outcomes.waits(row, item, Event(item.id, now, "attempt_ended", data))
+        self.outcomes.waits(row, item, stood, Event(item.id, now, "attempt_ended", data))
 
     def found_open(self, rows: list[ChainRow], items: dict[int, Item]) -> None:
         """At a start of the gateway: nobody knows what became of these attempts."""
@@ -209,6 +201,7 @@ class Attempts:
 
     def reset(self) -> None:
         """The store failed: what is under way will be found open."""
+        self.outcomes.reset()
         self._reading.clear()
         self._under_way.clear()
         self._starting.clear()

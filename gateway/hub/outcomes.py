@@ -116,6 +116,11 @@ class Outcomes:
         else:
             self._finish(done, Status.EXPIRED, "ttl", row.channel, "expired")
 
+    def waits(self, row: ChainRow, item: Item, stood: tuple[int, int, int], event: Event) -> None:
+        """No attempt was made after all: the row, which stood so, waits for its next one."""
+        self.open.pop(item.id, None)
+        self._again(row, Done(item, row.channel, stood, event, standing=standing(item)))
+
     def overdue(self, row: ChainRow) -> bool:
         """Whether a waiting row has been at its step for too long."""
         return overdue(row, self.policy(row.channel), self.core.now())
