@@ -12,18 +12,8 @@ from msgspec import Struct
 
 from gateway.errors import GatewayError
 from gateway.model import ChainRow, ClientRow, Item, Missed, SessionRow, Status
+from gateway.reads import Event as Event  # noqa: PLC0414 - its name is known here
 from gateway.reads import Read
-
-
-class Event(Struct, frozen=True):
-    """One line of a message's timeline beyond what its row says. `data` is small and holds no body and no
-    secret.
-    """
-
-    id: int
-    at: int
-    kind: str
-    data: dict[str, Any] | None = None
 
 
 class Gap(Struct, frozen=True):

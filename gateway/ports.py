@@ -4,8 +4,9 @@ The store works through one object, `Commit`: the hub fills one while another is
 out in the order of its fields, whole commits in the order of their submission, one at a time.
 """
 
+import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -149,6 +150,34 @@ class Outcome(Struct, frozen=True):
     receipt: bool = False
 
 
+class Receipt(Struct, frozen=True, kw_only=True):
+    """What a callback of a provider reports of one attempt, or of an address.
+
+    `ref`: names the attempt (`ref_of`), as it was handed back; "": it is about an address alone. `status`: accepted,
+    delivered, read, failed (the provider has given up) or "" (nothing of the kind). `at`: Unix ms, 0: unknown. `key`:
+    the same event has the same one each time it is reported. `learnt` and `address` as in Outcome.
+    """
+
+    ref: str = ""
+    status: Literal["", "accepted", "delivered", "read", "failed"] = ""
+    at: int = 0
+    reason: str = ""
+    code: str = ""
+    blame: str = ""
+    key: str = ""
+    learnt: str = ""
+    address: str = ""
+
+
+_ref = re.compile(r"([0-9A-Za-z]{1,32})\.([0-9]{1,6})").fullmatch
+
+
+def ref_of(text: str) -> tuple[str, int] | None:
+    """The message's id and the attempt that a `ref` names (providers: Send.ref); None for what is none."""
+    match = _ref(text)
+    return (match[1], int(match[2])) if match else None
+
+
 class Outbound(Protocol):
     """The fallback channels: what they take now, and one attempt at a time."""
 
@@ -194,6 +223,9 @@ class Observer(Protocol):
 
     def attempt(self, channel: str, kind: str) -> None:
         """An attempt at a channel ended with this outcome."""
+
+    def receipt(self, channel: str, what: str) -> None:
+        """A receipt came: its status (`other` for none of these), or unknown, repeated, dropped, forged, unreadable."""
 
     def learnt(self, channel: str, what: str) -> None:
         """A provider told something lasting of an address: gone, opted_out, moved."""

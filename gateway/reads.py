@@ -4,8 +4,22 @@ A read sees everything that was submitted before it; `then` is told on the loop,
 """
 
 from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
 
 from gateway.model import ChainRow, Item
+
+
+class Event(Struct, frozen=True):
+    """One line of a message's timeline beyond what its row says. `data` is small and holds no body and no
+    secret.
+    """
+
+    id: int
+    at: int
+    kind: str
+    data: dict[str, Any] | None = None
 
 
 class ReadWaiting:
@@ -113,6 +127,25 @@ class ReadResting:
         self.next_due = 0
 
 
+class Story(Struct, frozen=True):
+    """A message, whole, with its chain row and the lines of its timeline in the order of their times."""
+
+    item: Item
+    row: ChainRow | None
+    events: list[Event]
+
+
+class ReadStories:
+    """The stories of these messages, by id (missing ones are left out)."""
+
+    __slots__ = ("found", "ids", "then")
+
+    def __init__(self, ids: list[int], then: Callable[["ReadStories"], None]) -> None:
+        self.ids = ids
+        self.then = then
+        self.found: dict[int, Story] = {}
+
+
 class ReadChain:
     """The chain row of one message, with the message (body too), or None."""
 
@@ -125,4 +158,4 @@ class ReadChain:
         self.item: Item | None = None
 
 
-Read = ReadWaiting | ReadChainable | ReadItems | ReadDue | ReadChains | ReadResting | ReadChain
+Read = ReadWaiting | ReadChainable | ReadItems | ReadDue | ReadChains | ReadResting | ReadStories | ReadChain

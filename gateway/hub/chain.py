@@ -9,8 +9,10 @@ from collections.abc import Callable
 from gateway.commit import Change, Event, Gap, Note
 from gateway.engine.session import Session
 from gateway.engine.states import State
+from gateway.errors import GatewayError
 from gateway.hub.attempts import Attempts
 from gateway.hub.core import Core
+from gateway.hub.receipts import Receipts
 from gateway.hub.resting import Resting
 from gateway.model import Chain, ChainRow, Hold, Item, Kind, Status
 from gateway.ports import Outbound
@@ -26,6 +28,7 @@ class Handover:
         self.core = core
         self.attempts = Attempts(core, outbound)
         self.resting = Resting(core, self.attempts.outcomes)
+        self.receipts = Receipts(core, self.attempts.outcomes)
         self.claimed = 0
 
     def offline(self, session: Session) -> None:
@@ -151,10 +154,11 @@ class Handover:
             then=lambda ok: core.became_gap(item.client, item.seq, "dead", "") if ok and not settled else None,
         )  # fmt: skip
 
-    def reset(self) -> None:
-        """The store failed: nothing is under way."""
+    def reset(self, error: GatewayError) -> None:
+        """The store failed: nothing is under way. `error`: what those are told who wait."""
         self.attempts.reset()
         self.resting.reset()
+        self.receipts.reset(error)
 
 
 def own_deadline(item: Item) -> bool:

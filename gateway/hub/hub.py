@@ -7,7 +7,7 @@ its failures.
     answers   ack, nack, reject, working, read           due         deliver_at, ttl, deadlines, sweep
     chain     hand-over                                  brokered    plain clients behind a broker
     attempts  what its channels are sent                 outcomes    what follows from it, giving back
-    resting   accepted, and no receipt came
+    resting   accepted, and no receipt came              receipts    what providers report
     custody   what is published for them there           events      status changes for readers
     admin     what an administrator does                 explain     which way a message would go now
 
@@ -39,9 +39,9 @@ from gateway.hub.delivery import Delivery
 from gateway.hub.due import Due
 from gateway.hub.explain import explain
 from gateway.hub.intake import Intake
-from gateway.model import ChainRow, Item
+from gateway.model import ChainRow
 from gateway.ports import Connection, Custodian, Observer, Outbound, Scheduler, Store
-from gateway.reads import ReadItems
+from gateway.reads import ReadStories
 
 REOPEN_MS = 500
 # the clock is compared with the wall this often
@@ -119,6 +119,7 @@ class Hub:
         self.broker_ready = self.custody.ready
         self.channel_ready = self.handover.attempts.pump
         self.bye = self.delivery.bye
+        self.receipts = self.handover.receipts.take
         self.disconnected = self.delivery.disconnected
         self.touch = self.core.touch
         self.cancel = self.admin.cancel
@@ -219,11 +220,12 @@ class Hub:
         if not rows:
             return
 
-        def came(read: ReadItems) -> None:
-            items: dict[int, Item] = {i.id: i for i in read.items}
-            self.handover.attempts.found_open(rows, items)
+        def came(read: ReadStories) -> None:
+            for row in rows:
+                if row.id in read.found:
+                    self.handover.attempts.found_open(read.found[row.id])
 
-        self.core.commit.reads.append(ReadItems([r.id for r in rows], came))
+        self.core.commit.reads.append(ReadStories([r.id for r in rows], came))
 
     # -- commits ---------------------------------------------------------------------------------------------------
 
@@ -269,7 +271,7 @@ class Hub:
         self.intake.bytes = 0
         self.delivery.joining.reset()
         self.delivery.reset()
-        self.handover.reset()
+        self.handover.reset(then)
         self.custody.reset()
         self.due.reset()
         for conn in list(core.conns):

@@ -39,7 +39,8 @@ class Done(Struct):
     reached: int = 0  # the status that it proves, 0: none
     standing: str = ""  # the channel whose word stands, if nothing more follows: it has accepted the message
     why: str = ""  # where it failed
-    missed: Callable[[], None] | None = None  # called where it came too late, instead of the timeline
+    applied: Callable[[], None] | None = None  # called once it is durable,
+    missed: Callable[[], None] | None = None  # or where it came too late, in place of the timeline
 
 
 class Outcomes:
@@ -105,7 +106,7 @@ class Outcomes:
         elif verdict == Verdict.AGAIN:
             self._again(row, done)
         else:
-            self._write(row, done, lambda: self.core.deadlines.set("rest", row.due))
+            self._write(row, done)
 
     def expired(self, row: ChainRow, item: Item) -> None:
         """It was not worth another attempt."""
@@ -165,6 +166,8 @@ class Outcomes:
             elif raised:
                 core.reported(report)
                 core.told(item, done.reached, core.now(), done.channel)
+            if change.ok:
+                self._applied(done)
 
         core.change(
             Change(
@@ -200,6 +203,7 @@ class Outcomes:
                 core.flow.waits_again(item.client, item.lane)
             if keep is not None:
                 self._look_again(keep)
+            self._applied(done)
 
         core.change(
             Change(
@@ -227,8 +231,12 @@ class Outcomes:
     def _look_again(self, row: ChainRow) -> None:
         if row.phase == Phase.RECEIPT:
             self.core.deadlines.set("rest", row.due)
-        else:
+        elif row.phase == Phase.WAIT:
             self.core.deadlines.set(("chain", row.channel), row.due)
+
+    def _applied(self, done: Done) -> None:
+        if done.applied is not None:
+            done.applied()
 
     def _too_late(self, done: Done) -> None:
         """Its client acked it first, or its chain had gone on: it is in the timeline only."""
@@ -241,7 +249,7 @@ class Outcomes:
         self.core.commit.ops.append(Note(event))
         self.core.wake()
 
-    def _write(self, row: ChainRow, done: Done, then: Callable[[], None]) -> None:
+    def _write(self, row: ChainRow, done: Done) -> None:
         """The row as it stands now; and that a provider has the message, where that is news, or by whose word."""
         core, item = self.core, done.item
         now = core.now()
@@ -262,7 +270,8 @@ class Outcomes:
             core.reported(report)
             if news:
                 core.told(item, reached, now, via)
-            then()
+            self._look_again(row)
+            self._applied(done)
 
         core.change(
             Change(
@@ -281,7 +290,7 @@ class Outcomes:
             row.phase = int(Phase.PARKED)
             self._give_back(done, row, Chain.READY)
         else:
-            self._write(row, done, lambda: self._look_again(row))
+            self._write(row, done)
 
     def _give_back(self, done: Done, row: ChainRow | None, chain: Chain) -> None:
         """Ownership goes back to the session, under a new seq: a gap tells a bound one that its old seq is void."""
@@ -304,6 +313,7 @@ class Outcomes:
             core.note_due(due)
             core.told(item, Status.QUEUED, now, "", "given_back")
             core.flow.waits_again(item.client, item.lane)
+            self._applied(done)
 
         core.change(
             Change(
@@ -337,6 +347,7 @@ class Outcomes:
             else:
                 # acked meanwhile
                 core.end(held, (_BOUND,), Status.DELIVERED, "", via="mqtt")
+            self._applied(done)
 
         to: dict[str, int | str | None] = {"hold": _BOUND, "status": int(Status.SENT), "chain": int(chain)}
         core.change(

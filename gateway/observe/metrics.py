@@ -84,6 +84,7 @@ class Watch:
         self._log = get_logger("messages")
         self.statuses: dict[tuple[int, str], int] = {}
         self.attempts: dict[tuple[str, str], int] = {}
+        self.receipts: dict[tuple[str, str], int] = {}
         self.addresses: dict[tuple[str, str], int] = {}
         self.ack_ms = Buckets(LATENCY_MS)
         self.commit_ms = Buckets(LATENCY_MS)
@@ -109,6 +110,10 @@ class Watch:
     def attempt(self, channel: str, kind: str) -> None:
         key = (channel, kind)
         self.attempts[key] = self.attempts.get(key, 0) + 1
+
+    def receipt(self, channel: str, what: str) -> None:
+        key = (channel, what)
+        self.receipts[key] = self.receipts.get(key, 0) + 1
 
     def learnt(self, channel: str, what: str) -> None:
         key = (channel, what)
@@ -232,6 +237,12 @@ class _Collector(Collector):
         for (channel, kind), count in watch.attempts.items():
             attempts.add_metric([channel, kind], count)
         yield attempts
+        receipts = CounterMetricFamily(
+            "botgw_receipts", "What providers called back with.", labels=["channel", "what"]
+        )
+        for (channel, what), count in watch.receipts.items():
+            receipts.add_metric([channel, what], count)
+        yield receipts
         addresses = CounterMetricFamily(
             "botgw_addresses_learnt", "What providers told of addresses.", labels=["channel", "what"]
         )

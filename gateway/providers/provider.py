@@ -17,6 +17,8 @@ from msgspec import Struct
 
 from gateway.model import Item
 from gateway.ports import Outcome
+from gateway.ports import Receipt as Receipt  # noqa: PLC0414 - providers find both here
+from gateway.ports import ref_of as ref_of  # noqa: PLC0414
 
 MAX_REASON = 200  # characters of a reason
 MAX_RETRY_AFTER = 86400  # s; a receiver cannot park a message for longer than a day
@@ -136,25 +138,6 @@ class Call(Struct, frozen=True):
     fetched: Mapping[str, Answer] = {}  # what Needs asked for, by URL
 
 
-class Receipt(Struct, frozen=True, kw_only=True):
-    """What a callback reports of one attempt, or of an address.
-
-    `ref`: Send.ref, as it was handed back; "": it is about an address alone. `status`: accepted, delivered, read,
-    failed (the provider has given up) or "" (nothing of the kind). `at`: Unix ms, 0: unknown. `key`: the same event
-    has the same one each time it is reported. `learnt` and `address` as in Outcome.
-    """
-
-    ref: str = ""
-    status: Literal["", "accepted", "delivered", "read", "failed"] = ""
-    at: int = 0
-    reason: str = ""
-    code: str = ""
-    blame: str = ""
-    key: str = ""
-    learnt: str = ""
-    address: str = ""
-
-
 class Reply(Struct, frozen=True):
     """The answer to a callback, once what it reports is durable."""
 
@@ -190,15 +173,6 @@ class Reporting(Protocol):
         """Check the signature over the raw body, in constant time, and read the call. Raises Forged; ValueError for
         what is signed but cannot be read (400: the provider shows it to its user); Needs.
         """
-
-
-_ref = re.compile(r"([0-9A-Za-z]{1,32})\.([0-9]{1,6})").fullmatch
-
-
-def ref_of(text: str) -> tuple[str, int] | None:
-    """The message's id and the attempt that Send.ref names; None for what is none."""
-    match = _ref(text)
-    return (match[1], int(match[2])) if match else None
 
 
 def retry_after(answer: Answer, wall: float) -> float:

@@ -16,7 +16,9 @@ from gateway.reads import (
     ReadDue,
     ReadItems,
     ReadResting,
+    ReadStories,
     ReadWaiting,
+    Story,
 )
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
@@ -206,6 +208,8 @@ def run_reads(tables: Tables, reads: Sequence[Read]) -> None:
             _rows(tables, read, sorted(of_channel, key=lambda row: (row.lane, row.due, row.id)))
         elif isinstance(read, ReadResting):
             _rows(tables, read, sorted(_in_phase(tables, Phase.RECEIPT), key=lambda row: (row.due, row.id)))
+        elif isinstance(read, ReadStories):
+            read.found = {id: _story(tables, row) for id in read.ids if (row := tables.messages.get(id))}
         else:
             _chain(tables, read)
 
@@ -256,6 +260,12 @@ def _rows(tables: Tables, read: ReadChains | ReadResting, rows: list[ChainRow]) 
         if message is not None:
             read.rows.append((copy_chain(row), item_of(message)))
     read.next_due = min(left, default=0)
+
+
+def _story(tables: Tables, row: Row) -> Story:
+    chain = tables.chains.get(row.id)
+    events = sorted(tables.events.get(row.id, ()), key=lambda event: event.at)
+    return Story(item_of(row), copy_chain(chain) if chain is not None else None, events)
 
 
 def _chain(tables: Tables, read: ReadChain) -> None:

@@ -1,11 +1,11 @@
 """What the API asks: committed state only, in short transactions on a connection of its own."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from gateway.commit import Event, MessageView
+from gateway.commit import MessageView
 from gateway.ids import MAX_ID, TIME_SHIFT
 from gateway.model import Kind
 from gateway.stores.rows import (
@@ -17,10 +17,10 @@ from gateway.stores.rows import (
     Reader,
     chain_row,
     chunks,
-    decode_data,
     encode_json,
     fetch,
     ids_json,
+    timelines,
 )
 
 # rows that one transaction looks at
@@ -90,7 +90,7 @@ class Queries:
             if not rows:
                 return None
             view = self._view(rows[0])
-            view.events = self._events([id]).get(id, [])
+            view.events = timelines(conn, [id]).get(id, [])
             chains = fetch(conn, CHAIN, f"SELECT {CHAIN} FROM chains WHERE id=?", (id,))  # noqa: S608
             view.chain_row = chain_row(chains[0]) if chains else None
             return view
@@ -144,7 +144,7 @@ class Queries:
                 (floor, before, int(Kind.MESSAGE), *params, limit),
             )
             views = [self._view(row) for row in rows]
-            events = self._events(view.item.id for view in views)
+            events = timelines(conn, (view.item.id for view in views))
         finally:
             conn.execute("COMMIT")
         for view in views:
@@ -188,18 +188,6 @@ class Queries:
         sent_at, ended_at, replayed = row[-3:]
         item, _ = self._reader.item(row[:-3])
         return MessageView(item, sent_at, ended_at, replayed, [])
-
-    def _events(self, ids: Iterable[int]) -> dict[int, list[Event]]:
-        """The timelines of these messages, each in the order of their times."""
-        found: dict[int, list[Event]] = {}
-        for id, at, kind, data in self._conn.execute(
-            f"SELECT mid,at,kind,data FROM events WHERE mid IN {_IDS} ORDER BY mid,at,rowid",  # noqa: S608
-            (ids_json(ids),),
-        ):
-            found.setdefault(id, []).append(
-                Event(id, at, kind, decode_data(data) if data is not None else None)
-            )
-        return found
 
 
 def _filters(equal: dict[str, str | None]) -> tuple[str, list[Any]]:

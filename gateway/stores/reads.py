@@ -13,7 +13,9 @@ from gateway.reads import (
     ReadDue,
     ReadItems,
     ReadResting,
+    ReadStories,
     ReadWaiting,
+    Story,
 )
 from gateway.stores.rows import (
     BARE,
@@ -25,6 +27,7 @@ from gateway.stores.rows import (
     chain_row,
     fetch,
     ids_json,
+    timelines,
 )
 
 _IDS = "(SELECT value FROM json_each(?))"
@@ -90,6 +93,8 @@ class Reads:
             elif isinstance(read, ReadResting):
                 place = self._rows(read, _RESTING, {})
                 read.next_due = self._next(_NEXT_RESTING, *place)
+            elif isinstance(read, ReadStories):
+                self._stories(read)
             else:
                 self._chain(read)
 
@@ -165,6 +170,16 @@ class Reads:
     def _next(self, source: str, *params: Any) -> int:
         following: int | None = self._conn.execute(source, params).fetchall()[0][0]
         return following or 0
+
+    def _stories(self, read: ReadStories) -> None:
+        ids = ids_json(read.ids)
+        items = self._good(self._fetch(WHOLE, _ITEMS, (ids,)))
+        rows = {
+            row[0]: chain_row(row)
+            for row in self._fetch(CHAIN, f"SELECT {CHAIN} FROM chains WHERE id IN {_IDS}", (ids,))  # noqa: S608
+        }
+        events = timelines(self._conn, read.ids)
+        read.found = {item.id: Story(item, rows.get(item.id), events.get(item.id, [])) for item in items}
 
     def _chain(self, read: ReadChain) -> None:
         rows = self._fetch(CHAIN, f"SELECT {CHAIN} FROM chains WHERE id=?", (read.id,))  # noqa: S608

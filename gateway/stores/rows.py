@@ -14,7 +14,7 @@ from zlib import crc32
 import msgspec
 import structlog
 
-from gateway.commit import Gap
+from gateway.commit import Event, Gap
 from gateway.model import ChainRow, Extra, Hold, Item, Kind
 
 _T = TypeVar("_T")
@@ -182,6 +182,17 @@ def gap_item(gap: Gap) -> Item:
     item.eno, item.seq = gap.eno, gap.seq
     item.why, item.via = gap.why, gap.via
     return item
+
+
+def timelines(conn: sqlite3.Connection, ids: Iterable[int]) -> dict[int, list[Event]]:
+    """The timelines of these messages, each in the order of their times."""
+    found: dict[int, list[Event]] = {}
+    for id, at, kind, data in conn.execute(
+        "SELECT mid,at,kind,data FROM events WHERE mid IN (SELECT value FROM json_each(?)) ORDER BY mid,at,rowid",
+        (ids_json(ids),),
+    ):
+        found.setdefault(id, []).append(Event(id, at, kind, decode_data(data) if data is not None else None))
+    return found
 
 
 def chain_values(row: ChainRow) -> tuple[Any, ...]:

@@ -40,6 +40,7 @@ from gateway.reads import (
     ReadDue,
     ReadItems,
     ReadResting,
+    ReadStories,
     ReadWaiting,
 )
 from gateway.stores import counters, queries
@@ -344,6 +345,7 @@ class Twins:
                 ReadDue(self.some_time(), limit, nothing),
                 ReadChains(rng.choice(CHANNELS), self.some_time(), limit, nothing),
                 ReadResting(self.some_time(), limit, nothing),
+                ReadStories(self.some_ids(), nothing),
                 ReadChain(self.some_id(), nothing),
             )
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.commit import Change, Reclaim, Unbind
+from gateway.commit import Change, Event, Note, Reclaim, Unbind
 from gateway.model import ChainRow, Extra
 from gateway.reads import (
     Read,
@@ -12,6 +12,7 @@ from gateway.reads import (
     ReadDue,
     ReadItems,
     ReadResting,
+    ReadStories,
     ReadWaiting,
 )
 from tests.contracts.storekit import BOUND, LATER, NONE, WAITING, Kit
@@ -22,7 +23,7 @@ def nothing(_: object) -> None:
 
 
 def ids(read: Read) -> list[int]:
-    assert not isinstance(read, ReadChains | ReadResting | ReadChain)
+    assert not isinstance(read, ReadChains | ReadResting | ReadStories | ReadChain)
     return [item.id for item in read.items]
 
 
@@ -258,3 +259,26 @@ class TestChains:
         assert read.item.id == item.id
         read = kit.read(ReadChain(99, nothing))
         assert (read.row, read.item) == (None, None)
+
+
+class TestStories:
+    def test_a_message_with_its_chain_and_its_timeline(self, kit: Kit) -> None:
+        items = [kit.add(body=b'"%d"' % n) for n in range(3)]
+        row = ChainRow(items[0].id, "alice", ["hook"], "offline", 100, 3)
+        lines = [Event(items[0].id, at, "receipt", {"n": at}) for at in (300, 200, 200)]
+        kit.do(Change(items[0].id, (WAITING,), {"hold": NONE}, claim=row), *map(Note, lines))
+        read = kit.read(ReadStories([items[2].id, items[0].id, 99], nothing))
+        assert sorted(read.found) == [items[0].id, items[2].id]
+        story = read.found[items[0].id]
+        assert (story.item.body, story.item.hold, story.row) == (b'"0"', NONE, row)
+        assert story.events == [lines[1], lines[2], lines[0]]
+        other = read.found[items[2].id]
+        assert (other.item.body, other.row, other.events) == (b'"2"', None, [])
+        story.row.total = 9
+        assert kit.read(ReadStories([items[0].id], nothing)).found[items[0].id].row == row
+
+    def test_it_sees_what_its_own_commit_wrote(self, kit: Kit) -> None:
+        item = kit.item()
+        read = ReadStories([item.id], nothing)
+        kit.do(Note(Event(item.id, 100, "x")), appends=[item], reads=[read])
+        assert [event.kind for event in read.found[item.id].events] == ["x"]

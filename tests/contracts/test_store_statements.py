@@ -9,7 +9,16 @@ import pytest
 from gateway.commit import Change, Event, KeyClaim, PutSession, Reclaim, SettleGaps, Sweep, Unbind
 from gateway.ids import IdMaker
 from gateway.model import ChainRow, Extra, SessionRow
-from gateway.reads import ReadChain, ReadChainable, ReadChains, ReadDue, ReadItems, ReadResting, ReadWaiting
+from gateway.reads import (
+    ReadChain,
+    ReadChainable,
+    ReadChains,
+    ReadDue,
+    ReadItems,
+    ReadResting,
+    ReadStories,
+    ReadWaiting,
+)
 from gateway.stores import queries
 from tests.contracts.storekit import BOUND, NONE, WAITING, SqliteKit
 
@@ -89,7 +98,8 @@ class TestCommits:
         reads: list[Any] = [
             ReadWaiting("alice", 2, 9, nothing), ReadChainable("alice", 0, 9, 9, nothing), ReadItems([1, 2], nothing),
             ReadDue(500, 9, nothing), ReadDue(500, 1, nothing), ReadChains("hook", 900, 9, nothing),
-            ReadChain(1, nothing), ReadResting(900, 9, nothing), ReadWaiting("alice", 2, 9, nothing, bare=True),
+            ReadChain(1, nothing), ReadResting(900, 9, nothing), ReadStories([1, 2], nothing),
+            ReadWaiting("alice", 2, 9, nothing, bare=True),
             ReadWaiting("alice", 2, 9, nothing, fresh=True),
         ]  # fmt: skip
         sqlite.do(

@@ -183,11 +183,18 @@ class Watch:
 
     def __init__(self) -> None:
         self.told: list[tuple[int, int, str]] = []
+        self.receipts: list[tuple[str, str]] = []
+        self.addresses: list[tuple[str, str]] = []
 
     def committed(self, commit: Any, seconds: float) -> None: ...
     def acked(self, elapsed: list[int]) -> None: ...
     def attempt(self, channel: str, kind: str) -> None: ...
-    def learnt(self, channel: str, what: str) -> None: ...
+    def receipt(self, channel: str, what: str) -> None:
+        self.receipts.append((channel, what))
+
+    def learnt(self, channel: str, what: str) -> None:
+        self.addresses.append((channel, what))
+
     def on_their_way(self, items: list[Item], status: int, at: int, via: str) -> None: ...
     def status(self, item: Item, status: int, at: int, via: str, why: str) -> None:
         self.told.append((item.id, status, via))

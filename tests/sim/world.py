@@ -153,6 +153,9 @@ class World:
     def attempt(self, channel: str, kind: str) -> None:
         pass
 
+    def receipt(self, channel: str, what: str) -> None:
+        pass
+
     def learnt(self, channel: str, what: str) -> None:
         pass
 
