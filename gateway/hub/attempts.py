@@ -14,9 +14,10 @@ at again if it opens again.
 from gateway.commit import Change, Commit, Event
 from gateway.hub.core import Core, ms
 from gateway.hub.outcomes import ANY_HOLD, Outcomes
+from gateway.hub.receipts import early_of
 from gateway.model import ChainRow, Item, Phase
 from gateway.ports import Outbound, Outcome
-from gateway.reads import ReadChains
+from gateway.reads import ReadChains, Story
 
 # rows of one read: their outcomes and claims come back in slices of this size, too
 SLICE = 100
@@ -192,12 +193,11 @@ class Attempts:
         row.total -= 1
         self.outcomes.waits(row, item, stood, Event(item.id, now, "attempt_ended", data))
 
-    def found_open(self, rows: list[ChainRow], items: dict[int, Item]) -> None:
-        """At a start of the gateway: nobody knows what became of these attempts."""
-        for row in rows:
-            item = items.get(row.id)
-            if item is not None:
-                self.outcomes.settle(row, item, FOUND_OPEN)
+    def found_open(self, story: Story) -> None:
+        """At a start of the gateway: nobody knows what became of this attempt, unless its provider has reported."""
+        if story.row is not None:
+            self.outcomes.early[story.item.id] = early_of(story)
+            self.outcomes.settle(story.row, story.item, FOUND_OPEN)
 
     def reset(self) -> None:
         """The store failed: what is under way will be found open."""
