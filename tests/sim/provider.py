@@ -25,20 +25,43 @@ class SimOutbound:
         self.gateway = gateway
         self.world = gateway.world
         self._open: dict[str, int] = {}
+        self._rests: dict[str, int] = {}  # channels that take nothing until then
+        self._shut: dict[str, int] = {}  # and those whose breaker is open
 
     def room(self, channel: str) -> int:
+        now = self.world.timeline.mono
+        if max(self._rests.get(channel, 0), self._shut.get(channel, 0)) > now:
+            return 0
         return ROOM - self._open.get(channel, 0)
 
     def shut(self, channel: str) -> int:
-        return 0
+        return max(0, self._shut.get(channel, 0) - self.world.timeline.mono)
 
     def admit(self, channel: str, address: str) -> int:
-        return 0
+        """Some address or other has to wait."""
+        rng = self.world.rng
+        return 0 if self.world.healed or rng.random() < 0.9 else rng.randint(1, 1500)
+
+    def _weary(self, channel: str) -> None:
+        """The channel may have to rest after this attempt: `channel_ready` tells its end."""
+        rng, now = self.world.rng, self.world.timeline.mono
+        if self.world.healed or rng.random() < 0.85:
+            return
+        length = rng.randint(50, 2500)
+        which = rng.choice((self._rests, self._shut))
+        which[channel] = now + length
+        self.world.trace(channel, "rests" if which is self._rests else "opens", length)
+        self.gateway.time.after(length, lambda: self.gateway.hub.channel_ready(channel))
 
     def send(
         self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
     ) -> None:
         world = self.world
+        if self.room(channel) <= 0 or (not world.healed and world.rng.random() < 0.05):
+            world.trace(channel, "held", encode_id(item.id))
+            wait = world.rng.choice((0.0, 0.7))
+            self.gateway.time.after(0, lambda: done(Outcome("held", "no room", retry_after=wait)))
+            return
         body = item.body
         if body is None:
             world.ledger.fail(f"attempt of {encode_id(item.id)} without its body")
@@ -73,6 +96,7 @@ class SimOutbound:
         self, channel: str, id: int, made: Attempt, outcome: Outcome, done: Callable[[Outcome], None]
     ) -> None:
         self._open[channel] -= 1
+        self._weary(channel)
         if made.era == self.world.era:
             made.outcome = outcome
             made.outcome_at = self.gateway.time.now()

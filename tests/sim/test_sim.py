@@ -83,6 +83,7 @@ def test_faults_happen() -> None:
     """What a profile promises to go wrong does, and what is to be exercised is."""
     happened = {what for seed in range(6) for _, _, what, _ in run(PROFILES["everything"], seed).lines}
     assert {"crash", "drain", "fails", "clock", "cut", "attempt", "cancel", "boot"} <= happened
+    assert {"held", "rests", "opens"} <= happened
     acts = {
         data for seed in range(6) for _, _, what, data in run(PROFILES["links"], seed).lines if what == "act"
     }
