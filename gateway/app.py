@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 from msgspec import Struct
 
-from gateway.api import ApiServer
+from gateway.api import ApiServer, CallbackServer
 from gateway.auth import Authenticator
 from gateway.bootstrap import Bootstrap, prepare
 from gateway.clock import SystemClock
@@ -25,6 +25,7 @@ from gateway.observe.lag import Lag
 from gateway.observe.log import get_logger, setup
 from gateway.observe.metrics import Watch, exposition
 from gateway.ports import Handle
+from gateway.providers.callbacks import Callbacks
 from gateway.providers.dispatcher import Dispatcher
 from gateway.stores import SqliteStore
 from gateway.transports.mqtt import MqttServer
@@ -51,6 +52,7 @@ class Ready(Struct, frozen=True):
     mqtt_url: str  # empty: no endpoint
     config: Config
     bootstrap: Bootstrap
+    callbacks_url: str = ""  # empty: no listener
 
 
 class LoopScheduler:
@@ -79,7 +81,7 @@ class Gateway:
         self.bootstrap = bootstrap
         self.watch = Watch()
         self.store = SqliteStore(Path(config.data_dir), lambda call: _post(loop, call))
-        self.dispatcher = Dispatcher(config.channels)
+        self.dispatcher = Dispatcher(config.channels, config.callbacks.public_url)
         self.hub = Hub(
             config,
             self.store,
@@ -116,6 +118,12 @@ class Gateway:
         self.api = ApiServer(
             self.hub, self.authenticator, config, scrape, self._outside, self.dispatcher.describe
         )
+        self.callbacks: CallbackServer | None = None
+        if config.callbacks.listen:
+            reader = Callbacks(
+                config.callbacks.public_url, self.dispatcher.provider, clock.wall, self.watch.receipt
+            )
+            self.callbacks = CallbackServer(self.hub, reader, config.callbacks)
         self._lag: asyncio.TimerHandle | None = None
 
     async def start(self) -> Ready:
@@ -130,6 +138,8 @@ class Gateway:
         if self.config.mqtt.broker.url:
             self.broker = await BrokerLinks.start(self.hub, self.config)
         await self.api.start()
+        if self.callbacks is not None:
+            await self.callbacks.start()
         self._watch_lag()
         # what lives as long as the process need not be looked at by every collection
         gc.collect()
@@ -145,6 +155,7 @@ class Gateway:
             self._mqtt_url(),
             self.config,
             self.bootstrap,
+            self._callbacks_url(),
         )
 
     def readiness(self) -> str:
@@ -159,6 +170,12 @@ class Gateway:
             return ""
         scheme = "mqtts" if self.config.mqtt.tls_cert else "mqtt"
         return f"{scheme}://{_host(self.config.mqtt.listen)}:{self.mqtt.port}"
+
+    def _callbacks_url(self) -> str:
+        if self.callbacks is None:
+            return ""
+        scheme = "https" if self.config.callbacks.tls_cert else "http"
+        return f"{scheme}://{_host(self.config.callbacks.listen)}:{self.callbacks.port}"
 
     def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()
@@ -187,6 +204,8 @@ class Gateway:
         for server in (self.websocket, self.mqtt, self.broker):
             if server is not None:
                 await server.stop()
+        if self.callbacks is not None:
+            await self.callbacks.stop()
         await self.api.stop()
         await self.dispatcher.close()
         try:
@@ -232,6 +251,7 @@ async def _serve(config: Config, bootstrap: Bootstrap, on_ready: Callable[[Ready
         websocket=ready.websocket_url,
         mqtt=ready.mqtt_url,
         api=ready.api_url,
+        callbacks=ready.callbacks_url,
         data_dir=config.data_dir,
     )
     try:

@@ -169,6 +169,15 @@ class Receipt(Struct, frozen=True, kw_only=True):
     address: str = ""
 
 
+class Reply(Struct, frozen=True):
+    """What a callback of a provider says, and the answer to it, once what it reports is durable."""
+
+    receipts: tuple[Receipt, ...] = ()
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain"
+
+
 _ref = re.compile(r"([0-9A-Za-z]{1,32})\.([0-9]{1,6})").fullmatch
 
 

@@ -237,7 +237,11 @@ def too_large(limit: int) -> GatewayError:
 
 async def read(api: Api, request: web.BaseRequest) -> bytes:
     """The whole body. Raises GatewayError: 400, 408, 413, 417."""
-    limit = api.config.http.max_body_bytes
+    return await read_whole(request, api.config.http.max_body_bytes)
+
+
+async def read_whole(request: web.BaseRequest, limit: int) -> bytes:
+    """The same, of at most `limit` bytes."""
     length = request.content_length
     if length is not None and length > limit:
         raise too_large(limit)

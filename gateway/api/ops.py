@@ -4,7 +4,7 @@ from aiohttp import web
 
 from gateway.api.base import Api, Call, reply
 from gateway.api.schemas import Ok
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import Unavailable
 
 
 async def health(_api: Api, _call: Call) -> web.StreamResponse:
@@ -30,8 +30,3 @@ async def metrics(api: Api, _call: Call) -> web.StreamResponse:
 async def description(api: Api, _call: Call) -> web.StreamResponse:
     """`GET /openapi.json`."""
     return web.Response(body=api.description, headers={"Content-Type": "application/json"})
-
-
-async def callback(_api: Api, _call: Call) -> web.StreamResponse:
-    """`POST /v1/callbacks/{channel}`: no channel takes callbacks."""
-    raise NotFound("no channel of this gateway takes callbacks", code="no_callbacks")

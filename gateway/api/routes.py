@@ -219,15 +219,6 @@ ROUTES: tuple[Route, ...] = (
         problems=(503,),
     ),
     Route(
-        method="POST",
-        path="/v1/callbacks/{channel}",
-        handler=ops.callback,
-        summary="Status callbacks of providers; no channel takes any yet",
-        scope="",
-        answers=(),
-        problems=(404,),
-    ),
-    Route(
         method="GET",
         path="/v1/events",
         handler=events.stream,

@@ -12,7 +12,7 @@ from gateway.api.dispatch import Dispatcher
 from gateway.api.openapi import describe
 from gateway.api.routes import ROUTES
 from gateway.auth import Authenticator
-from gateway.config import Config, Http, parse_listen
+from gateway.config import Callbacks, Config, Http, parse_listen
 from gateway.errors import ConfigError
 
 # what a response without an end has at `stop`, in seconds
@@ -70,8 +70,8 @@ class ApiServer:
         return self._site.port
 
 
-def tls(http: Http) -> ssl.SSLContext | None:
-    """The TLS context, None without a certificate. Raises ConfigError."""
+def tls(http: Http | Callbacks, table: str = "http") -> ssl.SSLContext | None:
+    """The TLS context of a listener, None without a certificate. Raises ConfigError."""
     if not http.tls_cert:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -80,5 +80,5 @@ def tls(http: Http) -> ssl.SSLContext | None:
         context.load_cert_chain(http.tls_cert, http.tls_key)
     except (OSError, ssl.SSLError) as error:
         why = error.strerror or "not a certificate and its key in PEM"
-        raise ConfigError(f"http.tls_cert: {why}", field="http.tls_cert") from None
+        raise ConfigError(f"{table}.tls_cert: {why}", field=f"{table}.tls_cert") from None
     return context

@@ -41,8 +41,10 @@ def _would_start(config: Config) -> None:
     # before the first start there is none
     auth = replace(config.auth, jwt_secret=config.auth.jwt_secret or "-" * MIN_HMAC_BYTES)
     Authenticator(auth, SystemClock(), lambda _client: 0)
-    Dispatcher(config.channels)
+    Dispatcher(config.channels, config.callbacks.public_url)
     tls(config.http)
+    if config.callbacks.listen:
+        tls(config.callbacks, "callbacks")
     if config.websocket.tls_cert:
         tls_context(config.websocket.tls_cert, config.websocket.tls_key, "websocket", "http/1.1")
     if config.mqtt.listen and config.mqtt.tls_cert:

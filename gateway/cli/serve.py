@@ -51,6 +51,7 @@ def announce(now: "Ready", config_path: Path | None, out: Output) -> None:
                 "data_dir": str(folder),
                 "pid": os.getpid(),
             }
+            | ({"callbacks": now.callbacks_url} if now.callbacks_url else {})
         )
         return
     made = f", made now with its secrets ({FILE})" if now.bootstrap.first else ""
@@ -60,6 +61,7 @@ def announce(now: "Ready", config_path: Path | None, out: Output) -> None:
         f"  WebSocket  {now.websocket_url}",
         f"  MQTT       {now.mqtt_url or 'off'}",
         f"  HTTP API   {now.api_url}",
+        *([f"  callbacks  {now.callbacks_url}"] if now.callbacks_url else []),
         f"  data       {folder}{made}",
         "",
         "Try it in other terminals, in this folder:",

@@ -10,7 +10,7 @@ reference.py  what is in force, secrets masked; the reference page
 
 from gateway.config.channels import KINDS, Channel, OnAmbiguous, Webhook
 from gateway.config.checks import check, parse_listen
-from gateway.config.listeners import Broker, Http, Mqtt, Websocket
+from gateway.config.listeners import Broker, Callbacks, Http, Mqtt, Websocket
 from gateway.config.load import PREFIX, load
 from gateway.config.reference import masked, reference_markdown
 from gateway.config.schema import (
@@ -40,6 +40,7 @@ __all__ = [
     "ApiKey",
     "Auth",
     "Broker",
+    "Callbacks",
     "Channel",
     "Clients",
     "Config",

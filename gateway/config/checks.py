@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Struct
 
-from gateway.config.listeners import Broker, Http, Mqtt, Websocket
+from gateway.config.listeners import Broker, Callbacks, Http, Mqtt, Websocket
 from gateway.config.schema import Auth, Config, Issuer
 from gateway.errors import ConfigError
 
@@ -78,6 +78,10 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _listener("http", config.http)
     yield from _listener("websocket", config.websocket)
     yield from _websocket(config.websocket)
+    if config.callbacks.listen:
+        yield from _callbacks(config.callbacks)
+    elif config.callbacks.public_url:
+        yield "callbacks.listen", "must be set where public_url is"
     if config.mqtt.listen:
         yield from _listener("mqtt", config.mqtt)
     if config.mqtt.max_packet_bytes < _room(config):
@@ -116,7 +120,18 @@ def _room(config: Config) -> int:
     return config.limits.max_payload + 1024
 
 
-def _listener(table: str, listener: Http | Websocket | Mqtt) -> Iterator[Problem]:
+def _callbacks(callbacks: Callbacks) -> Iterator[Problem]:
+    yield from _listener("callbacks", callbacks)
+    url = _url(callbacks.public_url)
+    inside = url is not None and url.scheme == "http" and not _loopback(url.hostname or "")
+    if url is None or inside or url.query or url.fragment or callbacks.public_url.endswith(("/", "?", "#")):
+        yield (
+            "callbacks.public_url",
+            "must be an https URL (http on this machine), without user, password, query or a slash at its end",
+        )
+
+
+def _listener(table: str, listener: Http | Callbacks | Websocket | Mqtt) -> Iterator[Problem]:
     try:
         parse_listen(listener.listen)
     except ConfigError as error:

@@ -27,6 +27,36 @@ class Http(Table, frozen=True, kw_only=True):
     ] = 16 * MIB
 
 
+class Callbacks(Table, frozen=True, kw_only=True):
+    """Where providers report, `/v1/callbacks/{channel}`: a listener of its own, so that the rest stays inside."""
+
+    listen: Annotated[
+        str,
+        about(
+            "where to listen, `host:port` or `[v6]:port`; port 0 takes a free one; empty: no callbacks are taken"
+        ),
+    ] = ""
+    public_url: Annotated[
+        str,
+        about(
+            "what providers call: https, without the path above, such as `https://callbacks.example.org`; they "
+            "sign it",
+            max_length=1024,
+        ),
+    ] = ""
+    tls_cert: Annotated[str, about("PEM file with the certificate chain; empty: no TLS")] = ""
+    tls_key: Annotated[str, about("PEM file with the private key")] = ""
+    max_connections: Annotated[
+        int, about("open connections at once: 503 above it", "connections", ge=1, le=100_000)
+    ] = 1000
+    max_header_bytes: Annotated[
+        int, about("size of one header line of a request: 400 above it", "bytes", ge=KIB, le=MIB)
+    ] = 16 * KIB
+    max_body_bytes: Annotated[
+        int, about("size of a request body: 413 above it", "bytes", ge=KIB, le=16 * MIB)
+    ] = MIB
+
+
 class Websocket(Table, frozen=True, kw_only=True):
     """The outer side: `/ws` and `/healthz`."""
 

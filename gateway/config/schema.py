@@ -6,7 +6,7 @@ Durations are seconds, sizes bytes. Secrets are marked, and never appear in a re
 from typing import Annotated, Literal
 
 from gateway.config.channels import Channel
-from gateway.config.listeners import Http, Mqtt, Websocket
+from gateway.config.listeners import Callbacks, Http, Mqtt, Websocket
 from gateway.config.table import DAY, KIB, MIB, Table, about
 from gateway.model import MAX_CHAIN, MAX_TTL, ChannelName
 
@@ -251,6 +251,7 @@ class Config(Table, frozen=True, kw_only=True):
         ),
     ] = "data"
     http: Annotated[Http, about("the inner listener")] = Http()
+    callbacks: Annotated[Callbacks, about("where providers report")] = Callbacks()
     websocket: Annotated[Websocket, about("the outer listener")] = Websocket()
     mqtt: Annotated[Mqtt, about("the MQTT endpoint")] = Mqtt()
     store: Annotated[Store, about("the store")] = Store()

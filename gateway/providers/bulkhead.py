@@ -28,11 +28,11 @@ UNSTARTED = 1000  # ms after which to ask a channel again that was not started y
 class Bulkhead:
     """`http` is None before `open` and after `close`. Times are ms of `now`, which never steps back."""
 
-    def __init__(self, name: str, settings: Channel, now: Callable[[], int]) -> None:
-        """Raises ConfigError."""
+    def __init__(self, name: str, settings: Channel, callback: str, now: Callable[[], int]) -> None:
+        """`callback`: the public URL where its callbacks arrive. Raises ConfigError."""
         self.name = name
         self.settings = settings
-        self.provider: Provider = registry.make(name, settings, "")
+        self.provider: Provider = registry.make(name, settings, callback)
         proxy_urls(settings.proxies, name)
         self.http: HttpCarrier | None = None
         self.carrier: Carrier | None = (

@@ -21,10 +21,11 @@ from gateway.model import Item
 from gateway.observe.metrics import ChannelFigures
 from gateway.ports import Outcome
 from gateway.providers.bulkhead import Bulkhead
+from gateway.providers.callbacks import url_of
 from gateway.providers.failures import INTERNAL, failed, way_is_good
 from gateway.providers.history import KINDS
 from gateway.providers.http import NoAnswer
-from gateway.providers.provider import Send, Unsendable, line
+from gateway.providers.provider import Provider, Send, Unsendable, line
 from gateway.providers.resolver import Lookup, system_lookup
 from gateway.wire import trace_of
 
@@ -35,18 +36,24 @@ class Dispatcher:
     def __init__(
         self,
         channels: Mapping[str, Channel],
+        callbacks: str = "",
         *,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         lookup: Lookup = system_lookup,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`wall`: real Unix seconds. `tls`: in place of the machine's trusted authorities. Raises ConfigError."""
+        """`callbacks`: the public URL of their listener, "": none. `wall`: real Unix seconds. `tls`: in place of the
+        machine's trusted authorities. Raises ConfigError.
+        """
 
         def now() -> int:
             return int(monotonic() * 1000)
 
-        self._channels = {name: Bulkhead(name, settings, now) for name, settings in channels.items()}
+        self._channels = {
+            name: Bulkhead(name, settings, url_of(callbacks, name), now)
+            for name, settings in channels.items()
+        }
         # called with a channel's name when time has made room there: the hub's
         self.ready: Callable[[str], None] = lambda channel: None
         self._wall = wall
@@ -71,6 +78,11 @@ class Dispatcher:
         await asyncio.gather(*tasks, return_exceptions=True)
         for channel in self._channels.values():
             await channel.close()
+
+    def provider(self, channel: str) -> Provider | None:
+        """That of a channel, None where no channel has this name."""
+        found = self._channels.get(channel)
+        return found.provider if found is not None else None
 
     def room(self, channel: str) -> int:
         """How many more attempts the channel takes now. One, where no channel has this name: it is refused at once."""

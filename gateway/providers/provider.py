@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from gateway.model import Item
 from gateway.ports import Outcome
-from gateway.ports import Receipt as Receipt  # noqa: PLC0414 - providers find both here
+from gateway.ports import Receipt as Receipt  # noqa: PLC0414 - providers find all of these here
+from gateway.ports import Reply as Reply  # noqa: PLC0414
 from gateway.ports import ref_of as ref_of  # noqa: PLC0414
 
 MAX_REASON = 200  # characters of a reason
@@ -136,15 +137,6 @@ class Call(Struct, frozen=True):
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     fetched: Mapping[str, Answer] = {}  # what Needs asked for, by URL
-
-
-class Reply(Struct, frozen=True):
-    """The answer to a callback, once what it reports is durable."""
-
-    receipts: tuple[Receipt, ...] = ()
-    status: int = 200
-    body: bytes = b""
-    content_type: str = "text/plain"
 
 
 class Forged(Exception):

@@ -1,4 +1,4 @@
-"""Health, readiness, metrics, callbacks."""
+"""Health, readiness, metrics."""
 
 from collections.abc import Callable
 
@@ -45,5 +45,5 @@ async def test_how_the_channels_are(as_key: Callable[[str | None], Caller], hub:
     assert (await as_key(READER)("GET", "/v1/channels")).problem == (503, "unavailable", None)
 
 
-async def test_no_channel_takes_callbacks(nobody: Caller) -> None:
-    assert (await nobody("POST", "/v1/callbacks/hook", {"a": 1})).problem == (404, "no_callbacks", None)
+async def test_callbacks_have_a_listener_of_their_own(nobody: Caller) -> None:
+    assert (await nobody("POST", "/v1/callbacks/hook", {"a": 1})).problem == (404, "no_such_path", None)

@@ -13,11 +13,12 @@ class Channel(Table, frozen=True, kw_only=True, tag_field="kind"):
 
     `CONTACT` is the name under which a client's record has its address for this kind; empty: the channel has one
     receiver for all. `DUPLICATES`: what becomes of a repetition that the provider recognises by our id: "dropped", or
-    "" where it knows none.
+    "" where it knows none. `PROVES`: the most that the answer to a request proves.
     """
 
     CONTACT: ClassVar[str] = ""
     DUPLICATES: ClassVar[str] = ""
+    PROVES: ClassVar[Literal["accepted", "delivered"]] = "accepted"
 
     contact: Annotated[
         str,
@@ -52,13 +53,15 @@ class Channel(Table, frozen=True, kw_only=True, tag_field="kind"):
     satisfied_by: Annotated[
         Satisfied,
         about(
-            "what ends the chain: the provider has `accepted` the message, or reports it `delivered` or `read`"
+            "what ends the chain: the provider has `accepted` the message, or it is known to be `delivered` or "
+            "`read`; the latter need a channel that reports it, and `callbacks`"
         ),
     ] = "accepted"
     receipt_timeout: Annotated[
         float,
         about(
-            "how long that report may take where `satisfied_by` asks for one: then the next channel",
+            "how long that report may take where `satisfied_by` asks for one: then the next channel, or, on the "
+            "last, the end as what was reached",
             "s",
             ge=0.05,
             le=86400 * 7,

@@ -1,6 +1,6 @@
 """Settings of the kind `webhook`."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from gateway.config.channels.base import Channel
 from gateway.config.table import about
@@ -10,6 +10,7 @@ class Webhook(Channel, frozen=True, kw_only=True, tag="webhook"):
     """A Standard Webhooks receiver."""
 
     DUPLICATES: ClassVar[str] = "dropped"
+    PROVES: ClassVar[Literal["accepted", "delivered"]] = "delivered"
 
     url: Annotated[str, about("where to POST; http or https", hide="query", max_length=2048)]
     secret: Annotated[
