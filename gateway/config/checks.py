@@ -210,13 +210,21 @@ def _channels(config: Config) -> Iterator[Problem]:
             yield f"channels.{name}", "a channel name is a lower-case letter, then at most 31 of a-z 0-9 _ -"
         if channel.backoff_max < channel.backoff_base:
             yield f"channels.{name}.backoff_max", "must not be below backoff_base"
+    yield from _chain("routes.default", config.routes.default, config)
+    for n, rule in enumerate(config.routes.rules):
+        if not rule.type and rule.priority == "any":
+            yield f"routes.rules[{n}]", "needs type or priority: what fits any message is routes.default"
+        yield from _chain(f"routes.rules[{n}].fallback", rule.fallback, config)
+
+
+def _chain(key: str, names: tuple[str, ...], config: Config) -> Iterator[Problem]:
     seen: set[str] = set()
-    for i, name in enumerate(config.routes.default):
+    for i, name in enumerate(names):
         if name not in config.channels:
             known = ", ".join(sorted(config.channels)) or "none"
-            yield f"routes.default[{i}]", f"no channel is called `{name}`; known: {known}"
+            yield f"{key}[{i}]", f"no channel is called `{name}`; known: {known}"
         if name in seen:
-            yield f"routes.default[{i}]", f"`{name}` is in the chain twice"
+            yield f"{key}[{i}]", f"`{name}` is in the chain twice"
         seen.add(name)
 
 

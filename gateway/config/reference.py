@@ -8,7 +8,7 @@ from msgspec.structs import FieldInfo, fields
 
 from gateway.config.channels import KINDS, Channel
 from gateway.config.listeners import Broker
-from gateway.config.schema import ApiKey, Config, Issuer
+from gateway.config.schema import ApiKey, Config, Issuer, RouteRule
 from gateway.config.table import Table, hidden, hide_of, meaning
 
 _HEAD = """# Configuration
@@ -63,6 +63,8 @@ def reference_markdown() -> str:
             parts += _section(f"`[{field.name}]`", kind)
         if field.name == "mqtt":
             parts += _section("`[mqtt.broker]`", Broker)
+        if field.name == "routes":
+            parts += _section("`[[routes.rules]]`", RouteRule)
         if field.name == "auth":
             parts += _section("`[[auth.api_keys]]`", ApiKey)
             parts += _section("`[[auth.issuers]]`", Issuer)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from gateway.config.channels import Channel
 from gateway.config.listeners import Callbacks, Http, Mqtt, Websocket
 from gateway.config.table import DAY, KIB, MIB, Table, about
-from gateway.model import MAX_CHAIN, MAX_TTL, ChannelName
+from gateway.model import MAX_CHAIN, MAX_TTL, MAX_TYPE, ChannelName
 
 MAX_WINDOW = 32_767
 
@@ -149,13 +149,27 @@ class Dedup(Table, frozen=True, kw_only=True):
     window: Annotated[float, about("how long a `key` is remembered", "s", ge=0, le=MAX_TTL)] = DAY
 
 
+class RouteRule(Table, frozen=True, kw_only=True):
+    """A fallback chain for some messages. The first rule that fits counts; one that names both needs both."""
+
+    type: Annotated[str, about("the message's `type`, exactly; empty: any", max_length=MAX_TYPE)] = ""
+    priority: Annotated[
+        Literal["any", "critical", "high", "normal", "low"], about("the message's `priority`")
+    ] = "any"
+    fallback: Annotated[
+        tuple[ChannelName, ...],
+        about("channels tried in order; empty: messages that it fits wait", max_length=MAX_CHAIN),
+    ]
+
+
 class Routes(Table, frozen=True, kw_only=True):
-    """Fallback chains."""
+    """Fallback chains of messages that name none, and whose clients prefer none."""
 
     default: Annotated[
         tuple[ChannelName, ...],
-        about("channels tried in order for messages that name none; empty: they wait", max_length=MAX_CHAIN),
+        about("channels tried in order where no rule fits; empty: they wait", max_length=MAX_CHAIN),
     ] = ()
+    rules: Annotated[tuple[RouteRule, ...], about("what comes before it", max_length=1000)] = ()
 
 
 class Limits(Table, frozen=True, kw_only=True):

@@ -13,7 +13,18 @@ from gateway.engine.states import Rules
 from gateway.hub.events import EventRing
 from gateway.hub.turn import Turn
 from gateway.ids import IdMaker
-from gateway.model import NORMAL, STATUS_NAMES, Chain, ClientRow, Hold, Item, Kind, Status, valid_client_id
+from gateway.model import (
+    LANES,
+    NORMAL,
+    STATUS_NAMES,
+    Chain,
+    ClientRow,
+    Hold,
+    Item,
+    Kind,
+    Status,
+    valid_client_id,
+)
 from gateway.ports import Observer, Scheduler, Store
 from gateway.wire import status_body
 
@@ -66,7 +77,12 @@ class Core(Turn):
         self.config = config
         self.rules = rules_of(config)
         self._route = list(config.routes.default)
-        self.routed = bool(self._route)  # whether a message may have a chain that it does not name
+        # type, lane (None: any), chain
+        self._rules = [
+            (rule.type, LANES.get(rule.priority), list(rule.fallback)) for rule in config.routes.rules
+        ]
+        # whether a message may have a chain that it does not name
+        self.routed = bool(self._route) or any(chain for _, _, chain in self._rules)
         self.rng = rng
         self.token = token
         self.observer = observer
@@ -115,14 +131,24 @@ class Core(Turn):
         skipped.
         """
         own = item.x.fallback if item.x is not None else None
-        names = own if own is not None else self.preferred(item.client)
+        names = own if own is not None else self.preferred(item)
         return [n for n in names if n in self.config.channels]
 
-    def preferred(self, client: str) -> list[str]:
-        row = self.clients.get(client)
+    def preferred(self, item: Item) -> list[str]:
+        """Its chain where it names none."""
+        row = self.clients.get(item.client)
         if row is not None and row.record.fallback is not None:
             return row.record.fallback
-        return self._route
+        rule = self.rule_of(item) if self._rules else -1
+        return self._route if rule < 0 else self._rules[rule][2]
+
+    def rule_of(self, item: Item) -> int:
+        """The first of `routes.rules` that fits, -1: none."""
+        type_ = (item.x.type or "") if item.x is not None else ""
+        for n, (wanted, lane, _) in enumerate(self._rules):
+            if wanted in ("", type_) and lane in (None, item.lane):
+                return n
+        return -1
 
     def address_of(self, client: str, channel: str) -> str:
         """The client's address at a channel; "" where its record has none, or the channel needs none."""

@@ -47,6 +47,8 @@ def explain(core: Core, intake: Checks, principal: Principal, pub: Publish) -> d
         source = (
             "message" if pub.fallback is not None else "client" if _prefers(core, item.client) else "route"
         )
+        if source == "route" and (rule := core.rule_of(item)) >= 0:
+            source = f"routes.rules[{rule}]"
         starts = _chain_starts(core, item, session, now)
         if starts <= now:
             path = "chain"

@@ -193,8 +193,7 @@ class Intake:
             body,
             self._extra(pub, start, field),
         )
-        names = pub.fallback if pub.fallback is not None else core.preferred(to)
-        if names and core.chain_of(item):
+        if (pub.fallback or pub.fallback is None) and core.chain_of(item):
             item.chain = int(Chain.READY)
         if later:
             item.hold = int(Hold.LATER)

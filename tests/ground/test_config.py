@@ -246,6 +246,15 @@ def channel(rest: str) -> str:
         (issuer("algorithms = ['RS256']\njwks_file = 'k'") * 2, "auth.issuers[1].name"),
         ("[routes]\ndefault = ['sms']", "routes.default[0]"),
         ("[routes]\ndefault = ['hook', 'hook']\n" + HOOK, "routes.default[1]"),
+        ("[[routes.rules]]\nfallback = []", "routes.rules[0]"),
+        ("[[routes.rules]]\ntype = 'a'\nfallback = ['sms']", "routes.rules[0].fallback[0]"),
+        (
+            "[[routes.rules]]\ntype = 'a'\nfallback = []\n[[routes.rules]]\npriority = 'low'\n"
+            "fallback = ['hook', 'hook']\n" + HOOK,
+            "routes.rules[1].fallback[1]",
+        ),
+        ("[[routes.rules]]\ntype = 'a'", "routes.rules[0].fallback"),
+        ("[[routes.rules]]\npriority = 'urgent'\nfallback = []", "routes.rules[0].priority"),
         (HOOK.replace("hook", "Hook", 1), "channels.Hook"),
         (HOOK.replace('kind = "webhook"\n', ""), "channels.hook.kind"),
         (HOOK.replace('"webhook"', '"sms"'), "channels.hook.kind"),
@@ -356,6 +365,7 @@ def test_the_reference_page_has_every_key() -> None:
     sections = {
         "api_keys",
         "issuers",
+        "rules",
         "channels",
         "broker",
         *(f.name for f in fields(Config) if f.name != "data_dir"),
