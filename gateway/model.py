@@ -374,7 +374,9 @@ class ChainRow(Struct):
     step: int = 0
     attempt: int = 0  # attempts made at this step
     total: int = 0  # attempts made in all
-    burnt: bool = False  # one attempt was ambiguous: never handed back
+    burnt: bool = (
+        False  # one attempt was ambiguous, or failed only after a provider had it: never handed back
+    )
     lane: int = NORMAL  # the message's
     since: int = 0  # Unix ms: when its turn came at this step; 0: nobody knows
 

@@ -87,6 +87,9 @@ def decide(
     """
     if kind in PROOFS:
         return _taken(row, kind, policy, now, receipt=receipt, late=late)
+    if kind == "failed":
+        # its provider had it
+        row.burnt = True
     if kind == "ambiguous":
         row.burnt = True
         kind = policy.on_ambiguous

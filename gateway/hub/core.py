@@ -251,8 +251,9 @@ class Core(Turn):
         a provider has accepted it meanwhile, that stands: the rest of its chain is stopped.
         """
         now = self.now()
-        # what its chain has claimed is in its session as it was before
-        late = item.status >= Status.PROVIDER_ACCEPTED and item.hold != Hold.CLAIMED
+        late = item.status >= Status.PROVIDER_ACCEPTED
+        # what a chain has claimed is no late delivery
+        chains = tuple(hold for hold in holds if hold in _CHAINS_OWN)
         note = Gap(item.client, item.eno, item.seq, item.id, gap, via) if gap else None
         report = None if late else self.report(item, status, via, now, why)
         item.leaving = True
@@ -272,7 +273,7 @@ class Core(Turn):
         self.change(
             Change(
                 item.id,
-                holds,
+                tuple(hold for hold in holds if hold not in chains) if late else holds,
                 to,
                 ended=late,
                 below=int(Status.PROVIDER_ACCEPTED),
@@ -284,12 +285,12 @@ class Core(Turn):
                 then=after,
             )
         )
-        if not late and not gap and not _CHAINS_OWN.isdisjoint(holds):
+        if chains and not gap:
             # or else, if a provider has accepted it by then: its client has answered
             to = {"hold": int(Hold.NONE), "due": 0, "ended_at": now}
             told = event or Event(item.id, now, "acked", {"via": via})
             was = int(Status.PROVIDER_ACCEPTED)
-            self.change(Change(item.id, holds, to, was=was, drop_chain=True, event=told))
+            self.change(Change(item.id, chains, to, was=was, drop_chain=True, event=told))
 
     def stays(self, item: Item) -> None:
         """It was not taken from its session after all."""

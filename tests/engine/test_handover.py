@@ -256,6 +256,8 @@ def test_what_an_answer_leads_to(
     assert run(row, kind, policy=asks(satisfied_by), receipt=receipt) == verdict
     if standing_ is not None:
         assert standing(row) == standing_
+    # what a provider had is not given back
+    assert row.burnt is (kind == "failed")
 
 
 def test_the_rest_is_short_for_who_gets_the_message_late() -> None:

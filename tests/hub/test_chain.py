@@ -156,6 +156,25 @@ def test_a_late_ack_stops_what_is_left() -> None:
     assert way.told == [HANDED, TAKEN]
 
 
+def test_a_late_ack_after_a_start_stops_it_too() -> None:
+    """The window was loaded with the status of its row. Seen to stay without an end where that was taken for a message
+    that comes late.
+    """
+    rig = Rig(config(hook_={"satisfied_by": "delivered"}))
+    way = away(rig)
+    way.ends(REPORTS)
+    failures = iter((StoreFailed("fdatasync", definite=True),))
+    rig.store.fail = lambda commit: next(failures, None) if commit else None
+    rig.publish("carol")
+    rig.pass_(1)
+    assert rig.hub.failures == 1
+    assert way.conn is not None
+    way.conn.again(ack=1)
+    rig.pass_(0.02)
+    assert way.stands == (Status.PROVIDER_ACCEPTED, "hook", True, None)
+    assert way.line("acked") == {"via": "ws"}
+
+
 def test_an_ack_before_that_is_the_messages_own_and_the_outcome_only_in_the_timeline() -> None:
     rig = Rig(config())
     way = away(rig)

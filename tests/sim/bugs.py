@@ -24,6 +24,7 @@ from gateway.model import ChainRow, Hold, Item, Kind, Status
 from gateway.stores.memory import MemoryStore
 from gateway.stores.memory_commit import Carrier
 from tests.sim.plain_bugs import PLANTED_PLAIN
+from tests.sim.receipt_bugs import PLANTED_RECEIPTS
 
 Patch = tuple[Any, str, Any]
 
@@ -272,6 +273,7 @@ PLANTED: dict[str, tuple[Callable[[], Patch], str]] = {
     "window_ignored": (window_ignored, "links"),
     "ack_told_before_commit": (ack_told_before_commit, "links"),
     **PLANTED_PLAIN,
+    **PLANTED_RECEIPTS,
 }
 
 

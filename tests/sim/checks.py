@@ -11,7 +11,7 @@ from gateway.stores.memory_tables import Row
 from tests.sim.link import CLOSING
 
 if TYPE_CHECKING:
-    from tests.sim.ledger import Draft
+    from tests.sim.ledger import Attempt, Draft
     from tests.sim.world import World
 
 _ENDS = tuple(s for s in Status if s.ended)
@@ -64,6 +64,9 @@ def audit(world: "World") -> None:
         if session.live and (session.conn is None or session.conn.phase >= CLOSING):
             fail(f"{name} is live on {session.conn}, which has ended")
     _will_wake(world, world.disk.next_due(), known.channels)
+    look = core.deadlines.known.get("rest", 0)
+    if known.next_rest and not 0 < look <= max(known.next_rest, core.now() + 1):
+        fail(f"a receipt is waited for until {known.next_rest}, and the gateway looks at {look}")
     _overdue(world)
 
 
@@ -94,7 +97,7 @@ def _overdue(world: "World") -> None:
         return
     for row in world.disk.live():
         session = core.sessions[row.client]
-        late, what = row.status >= Status.DELIVERED, ""
+        late, what = row.status >= Status.PROVIDER_ACCEPTED, ""
         chained = row.chain == Chain.READY and not late and row.kind == Kind.MESSAGE
         if row.hold in {Hold.WAITING, Hold.LATER} and row.expire <= past:
             what = "its ttl"
@@ -146,10 +149,11 @@ def _accounts(world: "World", rows: list[Row]) -> None:
         ids[key] = row.id
         if draft.state == "refused":
             fail(f"{draft.publisher} #{draft.index} was refused, and is on disk")
-        if row.status not in _ENDS:
+        if row.status not in _ENDS and not (row.status == Status.PROVIDER_ACCEPTED and row.ended_at):
             fail(f"{encode_id(row.id)} is still {STATUS_NAMES[row.status]}")
         told = ledger.told.get(row.id)
-        if told is not None and told >= Status.DELIVERED and not {told, row.status} <= {told, Status.READ}:
+        after = {told, Status.READ, *([Status.PROVIDER_READ] if told == Status.PROVIDER_DELIVERED else [])}
+        if told is not None and told >= Status.DELIVERED and row.status not in after:
             fail(f"{encode_id(row.id)} was told as {STATUS_NAMES[told]}, and is {STATUS_NAMES[row.status]}")
     for key, draft in ledger.drafts.items():
         if draft.state == "stored" and ids.get(key) != draft.id:
@@ -170,8 +174,18 @@ def _delivered(world: "World", rows: list[Row]) -> None:
                 fail(f"{name} is {STATUS_NAMES[row.status]}, and {row.client} never processed it")
         if row.status in _BY_PROVIDER and not any(a.channel == row.via for a in taken):
             fail(f"{name} is {STATUS_NAMES[row.status]} via {row.via}, which never got it")
+        if row.status == Status.PROVIDER_ACCEPTED and any(a.answered & {"delivered", "read"} for a in taken):
+            fail(f"{name} is provider_accepted, and was reported as delivered")
+        proven = world.profile.reports and row.status in {Status.PROVIDER_DELIVERED, Status.PROVIDER_READ}
+        if proven and not any(_proves(a, row.status) for a in taken if a.channel == row.via):
+            fail(f"{name} is {STATUS_NAMES[row.status]} via {row.via}, which never said so")
         if row.status == Status.EXPIRED and row.ended_at < row.expire:
             fail(f"{name} expired at {row.ended_at}, its time was {row.expire}")
+
+
+def _proves(attempt: "Attempt", status: int) -> bool:
+    """Whether its provider said so."""
+    return ("read" if status == Status.PROVIDER_READ else "delivered") in attempt.reported
 
 
 def _order(world: "World") -> None:
@@ -227,7 +241,9 @@ def _told(world: "World", rows: list[Row]) -> None:
             why = "superseded"
         # whoever was never here before is told by `resumed: false`
         since = world.disk.known_since(row.client)
-        if why and not seen and not plain and row.ended_at > since + blur:
+        # what was raised has ended before, at some time
+        raised = "receipt" in world.disk.kinds(row.id)
+        if why and not seen and not plain and not raised and row.ended_at > since + blur:
             surely[row.client][why] += 1
         if why and row.ended_at > since - blur:
             perhaps[row.client][why] += 1
@@ -255,6 +271,8 @@ def _reports(world: "World", rows: list[Row]) -> None:
                 fail(f"{name} got a report of {encode_id(id)} that it did not ask for: {status}")
                 continue
             ends = {STATUS_NAMES[about.status]} | ({"delivered"} if about.status == Status.READ else set())
+            if about.status == Status.PROVIDER_READ:
+                ends.add("provider_delivered")
             if status in {STATUS_NAMES[s] for s in _ENDS} and status not in ends:
                 fail(f"{name} was told that {encode_id(id)} is {status}; it is {STATUS_NAMES[about.status]}")
         for id, row in known.items():

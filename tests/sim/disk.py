@@ -5,7 +5,7 @@ crash; and a look at what is committed, for the ledger.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.commit import Commit, MessageView, Recovered
+from gateway.commit import Commit, Event, MessageView, Recovered
 from gateway.errors import StoreFailed
 from gateway.model import Chain, ChainRow, Hold, Kind
 from gateway.stores.memory import MemoryStore
@@ -118,13 +118,17 @@ class Disk:
         for row in tables.messages.values():
             if row.kind == Kind.STATUS and row.hold == Hold.WAITING and row.client in plain:
                 continue
-            if row.hold != Hold.NONE or (row.kind == Kind.MESSAGE and row.status < 4):
+            if row.hold != Hold.NONE or (row.kind == Kind.MESSAGE and row.status < 4 and not row.ended_at):
                 return f"{row}"
         for gap in tables.gaps.values():
             return f"{gap}"
         for chain in tables.chains.values():
             return f"{chain}"
         return ""
+
+    def events(self, id: int) -> tuple[Event, ...]:
+        """A message's timeline."""
+        return self.inner._tables.events.get(id, ())
 
     def kinds(self, id: int) -> set[str]:
         """The kinds of the lines in a message's timeline."""

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from gateway.ids import decode_id, encode_id
 from gateway.model import STATUS_NAMES, Hold, Item, Kind, Phase, Status
-from gateway.ports import Outcome
+from gateway.ports import Outcome, Receipt, ref_of
 from tests.sim.epochs import Epochs
 from tests.sim.plain import SimDevice
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 _LIVE_HOLDS = (Hold.BOUND, Hold.CLAIMED)
-_PROVIDER = (Status.PROVIDER_ACCEPTED, Status.PROVIDER_DELIVERED)
+_PROVIDER = (Status.PROVIDER_ACCEPTED, Status.PROVIDER_DELIVERED, Status.PROVIDER_READ)
 # ends that something may still follow
 _AFTER_END = {
     (Status.DELIVERED, Status.READ),
@@ -61,6 +61,8 @@ class Attempt(Struct, eq=False):
     outcome: Outcome | None = None  # as the gateway was told, unless its memory of the attempt had gone
     outcome_at: int = 0
     taken: bool = False  # the provider has the message, whatever the gateway knows
+    reported: set[str] = field(default_factory=set)  # what the provider called with
+    answered: set[str] = field(default_factory=set)  # of that, what the gateway has answered
 
 
 class Sight(Struct, eq=False):
@@ -188,7 +190,7 @@ class Ledger:
                 f" ({row.eno})"
             )
         late = self.world.late(item.client)
-        if row.status >= Status.DELIVERED and not (late and row.status == Status.PROVIDER_DELIVERED):
+        if row.status >= Status.PROVIDER_ACCEPTED and not (late and row.status in _PROVIDER):
             self.fail(f"{name} was written though it is {STATUS_NAMES[row.status]}")
         if item.id in self.written and not item.marks:
             self.fail(f"{name} was written again without a mark")
@@ -200,7 +202,7 @@ class Ledger:
             self.fail(f"{name} was written though its client's ack was committed before")
         for attempt in self.attempts.get(item.id, ()):
             what = attempt.outcome.kind if attempt.outcome is not None else "open"
-            if attempt.taken or what in {"delivered", "ambiguous", "open"}:
+            if attempt.taken or what in {"delivered", "accepted", "ambiguous", "open"}:
                 self.fail(
                     f"{name} was written to {item.client} after attempt {attempt.n} at {attempt.channel} ({what}"
                     f"{', taken' if attempt.taken else ''})"
@@ -283,7 +285,11 @@ class Ledger:
         ):
             self.fail(f"attempt {n} of {name} at {channel} was not committed: {chain}")
             raise AssertionError
-        if row.status >= Status.DELIVERED:
+        # where `read` is asked for, the chain goes on after `delivered`
+        goes_on = (
+            world.profile.reports and row.status == Status.PROVIDER_DELIVERED and "stop" in chain.channels
+        )
+        if row.status >= Status.DELIVERED and not goes_on:
             self.fail(f"attempt {n} of {name} though it is {STATUS_NAMES[row.status]}")
         if now < chain.due:
             self.fail(f"attempt {n} of {name} at {now}, due at {chain.due}")
@@ -298,6 +304,9 @@ class Ledger:
             told = earlier.outcome if earlier.era == world.era else None
             if told is not None and told.kind == "delivered":
                 self.fail(f"attempt {n} of {name} after it was delivered at {earlier.channel}")
+            rests = told is not None and told.kind == "accepted" and earlier.channel == "hook"
+            if rests and "failed" not in earlier.reported:
+                self.fail(f"attempt {n} of {name}, which rests on the word of {earlier.channel}")
             if told is not None and told.kind == "retry" and earlier.channel == channel:
                 floor = earlier.outcome_at + int(told.retry_after * 1000)
                 if now < floor:
@@ -313,11 +322,28 @@ class Ledger:
         if draft.state == "refused" or draft.cancelled:
             self.fail(f"{attempt.channel} got {encode_id(id)}, which was refused or cancelled")
 
+    def receipt(self, attempt: Attempt, receipt: Receipt) -> None:
+        """A callback was answered: what it says is on disk."""
+        named = ref_of(receipt.ref)
+        assert named is not None
+        id = decode_id(named[0])
+        lines = [
+            event.data or {}
+            for event in self.world.disk.events(id)
+            if event.kind == "receipt" and event.data is not None
+        ]
+        attempt.answered.add(receipt.status)
+        same = [line for line in lines if (line["n"], line["status"]) == (attempt.n, receipt.status)]
+        if len(same) != 1:
+            self.fail(f"{receipt.ref} was answered, and its timeline has {len(same)} times {receipt.status}")
+
     # -- what the gateway tells the world --------------------------------------------------------------------------
 
     def status(self, id: int, status: int, why: str) -> None:
         """The gateway published a status as durable."""
         before = self.told.get(id)
+        if before is not None and before >= Status.PROVIDER_ACCEPTED and status <= before:
+            self.fail(f"{encode_id(id)} went from {STATUS_NAMES[before]} back to {STATUS_NAMES[status]}")
         if before is not None and before >= Status.DELIVERED and (before, status) not in _AFTER_END:
             self.fail(
                 f"{encode_id(id)} is {STATUS_NAMES[status]} ({why}) after it was {STATUS_NAMES[before]}"

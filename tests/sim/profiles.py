@@ -45,6 +45,9 @@ class Profile(Struct, frozen=True, kw_only=True):
     clock: float = 0.0  # a client's act comes with a step of the wall clock
     # channels
     outcomes: tuple[int, int, int, int, int] = (6, 3, 1, 1, 1)  # delivered retry refused ambiguous silent
+    reports: bool = (
+        False  # what arrives is accepted, and reported: early, late, twice, in any order, or never
+    )
     # numbers of the configuration
     offline: float = 5.0
     expiry: float = 3600.0
@@ -99,4 +102,10 @@ DEVICES = Profile(
 
 MIXED = replace(EVERYTHING, name="mixed", devices=0.7, plain=0.6, unsub=0.15)
 
-PROFILES = {p.name: p for p in (CALM, LINKS, CRASHES, STORE, STUBBORN, EVERYTHING, DEVICES, MIXED)}
+RECEIPTS = Profile(
+    name="receipts", chained=0.7, timed=0.1, nack=0.05, no_ack=0.15, act=(300, 5000), cut=0.5, away=0.4, fail=0.01,
+    crash=(4000, 15_000), commit=(1, 40), window=8, heads=8, late=0.2, offline=2.0, reports=True,
+    outcomes=(6, 2, 1, 2, 1),
+)  # fmt: skip
+
+PROFILES = {p.name: p for p in (RECEIPTS, CALM, LINKS, CRASHES, STORE, STUBBORN, EVERYTHING, DEVICES, MIXED)}

@@ -3,18 +3,31 @@ the gateway learns of it are two things.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+from gateway.errors import GatewayError
 from gateway.ids import encode_id
 from gateway.model import Item
-from gateway.ports import Outcome
+from gateway.ports import Outcome, Receipt
 from tests.sim.ledger import Attempt
 
 if TYPE_CHECKING:
-    from tests.sim.world import Gateway
+    from tests.sim.world import Gateway, World
 
 ROOM: Final = 3
 TIMEOUT: Final = 4000
+# what a provider says of one attempt in the end
+STORIES: Final = (
+    ("accepted", "delivered"),
+    ("delivered",),
+    ("accepted", "delivered", "read"),
+    ("delivered", "read"),
+    ("accepted", "failed"),
+    ("failed",),
+    ("accepted",),
+    (),
+)
 KINDS: Final = ("delivered", "retry", "refused", "ambiguous", "silent")
 
 
@@ -75,6 +88,8 @@ class SimOutbound:
             # the request arrives whether or not the gateway lives to see it
             id, arrives = item.id, rng.randint(1, 60)
             world.timeline.after(arrives, lambda: world.ledger.taken(id, made, body))
+            if world.profile.reports:
+                self._report(id, made, arrives)
         delay = TIMEOUT if kind == "silent" else rng.randint(60, 800)
         outcome = self._outcome(kind)
         self.gateway.time.after(delay, lambda: self._done(channel, item.id, made, outcome, done))
@@ -87,10 +102,26 @@ class SimOutbound:
                 )
             case "refused":
                 return Outcome("refused", "400", blame="message", status=400)
+            case "delivered" if self.world.profile.reports:
+                return Outcome("accepted", "202", status=202, receipt=True)
             case "delivered":
                 return Outcome("delivered", "204", status=204)
             case _:
                 return Outcome("ambiguous", "no answer")
+
+    def _report(self, id: int, made: Attempt, arrives: int) -> None:
+        """What the provider will say of it: in some order, at some time, some of it twice."""
+        world, rng = self.world, self.world.rng
+        said = list(rng.choice(STORIES))
+        if rng.random() < 0.3:
+            rng.shuffle(said)
+        if said and rng.random() < 0.3:
+            said.append(rng.choice(said))
+        at = arrives
+        for status in said:
+            at += rng.choice((1, rng.randint(1, 300), rng.randint(1, 6000)))
+            receipt = Receipt(ref=f"{encode_id(id)}.{made.n}", status=status, code=status[:3], reason=status)
+            world.timeline.after(at, partial(_call, world, made, receipt))
 
     def _done(
         self, channel: str, id: int, made: Attempt, outcome: Outcome, done: Callable[[Outcome], None]
@@ -102,3 +133,28 @@ class SimOutbound:
             made.outcome_at = self.gateway.time.now()
         self.world.trace(channel, outcome.kind, encode_id(id))
         done(outcome)
+
+
+def _call(world: "World", made: Attempt, receipt: Receipt) -> None:
+    """A callback. It is made until it is answered; what is answered is on disk."""
+    gateway = world.gateway
+
+    def again() -> None:
+        world.timeline.after(world.rng.randint(100, 1500), partial(_call, world, made, receipt))
+
+    if gateway is None or gateway.hub.ready:
+        again()
+        return
+
+    def answered(_: Any, error: Exception | None) -> None:
+        world.trace(made.channel, "answered", [receipt.ref, receipt.status, type(error).__name__])
+        if error is None:
+            world.ledger.receipt(made, receipt)
+        elif isinstance(error, (GatewayError, ConnectionResetError)):
+            again()
+        else:
+            raise error
+
+    made.reported.add(receipt.status)
+    world.trace(made.channel, "reports", [receipt.ref, receipt.status])
+    gateway.calls.start(gateway.hub.receipts(made.channel, [receipt]), answered)

@@ -18,6 +18,7 @@ from tests.sim.world import Broken, run
 # per profile; together with those of the other tests well over 300
 SEEDS = {
     "calm": 30,
+    "receipts": 60,
     "links": 60,
     "crashes": 50,
     "store": 50,
