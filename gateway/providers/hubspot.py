@@ -127,7 +127,8 @@ class HubSpot:
     def outcome(self, answer: Answer, wall: float) -> Outcome:
         """What an answer means: docs/providers/hubspot.md."""
         status, said = answer.status, json_of(answer)
-        code = "429 DAILY" if status == 429 and said.get("policyName") == "DAILY" else str(status)
+        daily = status == 429 and said.get("policyName") == "DAILY"
+        code = str(status) + (" DAILY" if daily else "")
         if code not in CODES:
             return unexplained(answer, wall)
         kind, blame, pause, learnt = CODES[code]

@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from gateway.api import bounded
 from gateway.api import connection as connection_module
 from gateway.auth import Authenticator
 from gateway.config import Config
@@ -219,7 +220,7 @@ async def test_over_the_limit_of_connections(
 async def test_a_peer_that_does_not_read_is_let_go(
     raw: Connect, hub: HubDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "STALL_TIMEOUT", 0.05)
+    monkeypatch.setattr(bounded, "STALL_TIMEOUT", 0.05)
     connection: Raw = await raw(narrow=True)
     connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
     with pytest.raises(ConnectionError):
