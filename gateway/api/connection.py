@@ -37,9 +37,6 @@ class Connections(BoundedServer):
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._options)
 
-    def full(self) -> bool:
-        return len(self._connections) > MAX_CONNECTIONS
-
 
 class Connection(BoundedConnection):
     """A connection; it lets a peer go that is idle, too."""

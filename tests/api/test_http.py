@@ -15,8 +15,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gateway.api import bounded
-from gateway.api import connection as connection_module
+from gateway.api import ApiServer, bounded
 from gateway.auth import Authenticator
 from gateway.config import Config
 from gateway.errors import ConfigError
@@ -204,10 +203,11 @@ async def test_an_absolute_target_and_http_1_0(raw: Connect) -> None:
 
 
 async def test_over_the_limit_of_connections(
-    raw: Connect, api: Caller, monkeypatch: pytest.MonkeyPatch
+    raw: Connect, api: Caller, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await api("GET", "/healthz")).status == 200
-    monkeypatch.setattr(connection_module, "MAX_CONNECTIONS", 1)
+    assert server._runner is not None
+    monkeypatch.setattr(server._runner.server, "_max_connections", 1)
     connection: Raw = await raw()
     status, headers, body = await connection.response()
     assert (status, headers["retry-after"]) == (503, "5")

@@ -42,7 +42,6 @@ EXPECTED = [
     ("Dead letters", [202]),
     ("Dead letters", [200]),
     ("Operations", [200, 200, 200, 200]),
-    ("Operations", [404]),
     ("Channels", [200]),
 ]
 

@@ -3,10 +3,11 @@
 A fault test that has never been seen to fail proves nothing. Each test here runs once more against the bug that it is
 there to find, and must find it. `a+b` plants several.
 
-`held_commit` and `held_answer` are no bugs but a disk in the worst moment: a message whose body has the word HELD is
-never committed, or committed without anybody being told; from then on the store stands still. So a test can kill the
-gateway between receiving and committing, and between committing and answering. With `slow_answer`, no bug either, what
-is committed waits a while for its answer, so that under load there is always something without.
+`held_commit` and `held_answer` are no bugs but a disk in the worst moment: a message whose body has the word HELD, or a
+receipt whose code is that, is never committed, or committed without anybody being told; from then on the store stands
+still. So a test can kill the gateway between receiving and committing, and between committing and answering. With
+`slow_answer`, no bug either, what is committed waits a while for its answer, so that under load there is always
+something without.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from gateway.hub.bare import Bare
 from gateway.hub.hub import Hub
 from gateway.hub.intake import Intake
 from gateway.hub.joining import Joining
+from gateway.hub.receipts import Receipts as Receipts_
+from gateway.providers import registry
 from gateway.stores.sqlite import SqliteStore
 from gateway.transports.mqtt import MqttServer, admission, plain
 from gateway.transports.mqtt.broker.desks import _Counting
@@ -34,6 +37,7 @@ from gateway.transports.mqtt.connection import Connection
 from gateway.transports.mqtt.framed import FramedDesk
 from gateway.transports.mqtt.plain import Plain
 from gateway.transports.websocket import server
+from tests.providers import reporter
 
 HELD = "held-by-the-disk"
 SLOW = 0.05  # s
@@ -296,7 +300,27 @@ def slow_answer() -> None:
 
 
 def _held(commit: Commit) -> bool:
-    return any(HELD.encode() in (item.body or b"") for item in commit.appends)
+    lines = (getattr(op, "event", None) for op in commit.ops)
+    return any(HELD.encode() in (item.body or b"") for item in commit.appends) or any(
+        line is not None and HELD in str(line.data) for line in lines
+    )
+
+
+def reporting() -> None:
+    """No bug: a channel of kind `webhook` is a provider that accepts and reports (tests/providers/reporter.py)."""
+    replace(registry, "import_module", lambda _: reporter)
+
+
+def called_back_before_commit() -> None:
+    """A callback is answered when it comes in, not when what it reports is on disk."""
+    take = Receipts_.take
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def early(self: Receipts_, channel: str, receipts: list[Any]) -> None:
+        task = asyncio.get_running_loop().create_task(take(self, channel, receipts))
+        tasks.add(task)
+
+    replace(Receipts_, "take", early)
 
 
 BUGS: dict[str, Callable[[], None]] = {
@@ -304,7 +328,7 @@ BUGS: dict[str, Callable[[], None]] = {
     for f in (
         acked_before_commit, synchronous_off, unmarked, full_is_fine, unbounded, without_dup, ids_anew, not_looked_up,
         patient, own_epochs, never_again, ok_at_once, acked_at_once, forgets, trusting, any_bye, held_commit,
-        held_answer, slow_answer,
+        held_answer, slow_answer, reporting, called_back_before_commit,
     )
 }  # fmt: skip
 
