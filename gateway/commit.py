@@ -11,9 +11,11 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from gateway.errors import GatewayError
-from gateway.model import ChainRow, ClientRow, Item, Missed, SessionRow, Status
+from gateway.model import ChainRow, Item, Missed, SessionRow, Status
 from gateway.reads import Event as Event  # noqa: PLC0414 - its name is known here
 from gateway.reads import Read
+from gateway.records import AuditEntry, ClientRow, Suppression
+from gateway.templates import TemplateRow
 
 
 class Gap(Struct, frozen=True):
@@ -184,6 +186,60 @@ class PutClient:
         self.then = then
 
 
+class PutTemplate:
+    """Write a version of a template; of its name only the newest `keep` stay."""
+
+    __slots__ = ("keep", "row", "then")
+
+    def __init__(
+        self, row: TemplateRow, keep: int, then: Callable[["PutTemplate"], None] | None = None
+    ) -> None:
+        self.row = row
+        self.keep = keep
+        self.then = then
+
+
+class PutSuppressions:
+    """Write them; of those that are there already, `why`, `at` and `by` change."""
+
+    __slots__ = ("rows", "then")
+
+    def __init__(
+        self, rows: list[Suppression], then: Callable[["PutSuppressions"], None] | None = None
+    ) -> None:
+        self.rows = rows
+        self.then = then
+
+
+class DropSuppressions:
+    """Delete those of an address; of this channel and category where they are not empty."""
+
+    __slots__ = ("address", "category", "channel", "count", "then")
+
+    def __init__(
+        self,
+        address: str,
+        channel: str = "",
+        category: str = "",
+        then: Callable[["DropSuppressions"], None] | None = None,
+    ) -> None:
+        self.address = address
+        self.channel = channel
+        self.category = category
+        self.then = then
+        self.count = 0  # result
+
+
+class Audit:
+    """A line of the audit log, durable with the act that it tells of."""
+
+    __slots__ = ("entry", "then")
+
+    def __init__(self, entry: AuditEntry) -> None:
+        self.entry = entry
+        self.then = None
+
+
 class Forget:
     """Delete everything about a client: session, messages to it (each ends as cancelled if it had not ended,
     then its body, sender and extra go; a tombstone of id, times and status stays), gaps, chains, keys it
@@ -250,7 +306,22 @@ class Sweep:
         self.more = False  # result: this slice did not reach the end
 
 
-Op = Change | PutSession | Unbind | Reclaim | SettleGaps | PutClient | Forget | Note | DropDead | Sweep
+Op = (
+    Change
+    | PutSession
+    | Unbind
+    | Reclaim
+    | SettleGaps
+    | PutClient
+    | PutTemplate
+    | PutSuppressions
+    | DropSuppressions
+    | Audit
+    | Forget
+    | Note
+    | DropDead
+    | Sweep
+)
 
 
 class Sink(Protocol):
@@ -334,6 +405,8 @@ class Recovered(Struct):
 
     sessions: list[SessionRow]
     clients: list[ClientRow]
+    templates: list[TemplateRow]
+    suppressions: int  # how many rows there are
     windows: dict[
         str, list[Item]
     ]  # client -> BOUND and CLAIMED items and gaps (kind GAP) of the current epoch, by seq

@@ -5,7 +5,7 @@ Structs are values; `Item` alone is state: one accepted message (or a status rep
 
 import re
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -195,7 +195,13 @@ class Publish(Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=Tr
         ]
         | None
     ) = None
-    template: Annotated[str, Meta(max_length=128, description="not served yet: refused")] | None = None
+    template: (
+        Annotated[
+            str,
+            Meta(max_length=128, description="template, `name` or `name@version`; the body is its values"),
+        ]
+        | None
+    ) = None
 
 
 class Extra(Struct, omit_defaults=True):
@@ -212,6 +218,7 @@ class Extra(Struct, omit_defaults=True):
     replay_of: str | None = None
     reply_to: str | None = None
     correlation: str | None = None
+    template: str | None = None  # name@version, of which the body was made
     possible_dup: str | None = None  # the id that an MQTT device's repeated PUBLISH got at first, perhaps
 
 
@@ -303,52 +310,6 @@ class SessionRow(Struct):
     missed: Missed = msgspec.field(default_factory=Missed)
     sub: int = 0
     keep: int = -1
-
-
-class ClientRecord(Struct, omit_defaults=True, kw_only=True):
-    """What an administrator says about a client (`PUT /v1/clients/{id}`)."""
-
-    offline_deadline: (
-        Annotated[float, Meta(ge=0, le=MAX_TTL, description="seconds; overrides the configuration")] | None
-    ) = None
-    fallback: (
-        Annotated[
-            list[ChannelName], Meta(max_length=MAX_CHAIN, description="its chain where a message names none")
-        ]
-        | None
-    ) = None
-    late: Annotated[
-        Literal["drop", "deliver"],
-        Meta(description="deliver: what a chain took comes late all the same, with `via`"),
-    ] = "drop"
-    broker_plain: Annotated[
-        bool,
-        Meta(description="subscribes `m/{client}` at the broker: what waits for it is published there, once"),
-    ] = False
-    broker_ack_is_delivery: Annotated[
-        bool, Meta(description="the broker's PUBACK of such a message counts as delivered")
-    ] = False
-    broker_fallback: Annotated[
-        Literal["always", "never"],
-        Meta(
-            description="whether the chain of such a message runs where nothing tells if the device is there"
-        ),
-    ] = "never"
-    contacts: Annotated[dict[str, str], Meta(description="addresses per channel", max_length=32)] | None = (
-        None
-    )
-    preferences: (
-        Annotated[dict[str, Any], Meta(description="the application's own", max_length=32)] | None
-    ) = None
-
-
-class ClientRow(Struct):
-    """A client record with what the gateway adds. `not_before`: Unix s; tokens issued before it are refused."""
-
-    client: str
-    record: ClientRecord = msgspec.field(default_factory=ClientRecord)
-    not_before: int = 0
-    banned_until: int = 0
 
 
 class Phase(IntEnum):

@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import GatewayError
 from gateway.model import Item
+from gateway.records import AuditEntry, Suppression
 
 
 class Store(Protocol):
@@ -46,6 +47,14 @@ class Store(Protocol):
         self, to: str | None, why: str | None, before: int, limit: int, replayed: bool
     ) -> list[MessageView]:
         """Dead letters, newest first, whole. `replayed`: those already replayed too."""
+
+    async def suppressions(self, after: tuple[str, str, str], limit: int) -> list[Suppression]:
+        """In the order of (address, channel, category), behind `after`."""
+
+    async def suppressions_of(self, address: str) -> list[Suppression]: ...
+
+    async def audit(self, before: int, limit: int) -> list[AuditEntry]:
+        """The audit log, newest first, ids below `before`."""
 
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None: ...
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.model import ChainRow, Item
+from gateway.records import Suppression
 
 
 class Event(Struct, frozen=True):
@@ -158,4 +159,25 @@ class ReadChain:
         self.item: Item | None = None
 
 
-Read = ReadWaiting | ReadChainable | ReadItems | ReadDue | ReadChains | ReadResting | ReadStories | ReadChain
+class ReadSuppressed:
+    """What is suppressed of these addresses."""
+
+    __slots__ = ("addresses", "found", "then")
+
+    def __init__(self, addresses: list[str], then: Callable[["ReadSuppressed"], None]) -> None:
+        self.addresses = addresses
+        self.then = then
+        self.found: dict[str, list[Suppression]] = {}
+
+
+Read = (
+    ReadWaiting
+    | ReadChainable
+    | ReadItems
+    | ReadDue
+    | ReadChains
+    | ReadResting
+    | ReadStories
+    | ReadChain
+    | ReadSuppressed
+)

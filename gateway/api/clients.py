@@ -19,7 +19,7 @@ from gateway.api.schemas import (
     WebsocketSettings,
 )
 from gateway.errors import Invalid, NotFound
-from gateway.model import ClientRecord
+from gateway.records import ClientRecord
 
 
 class _Expiry(Struct):
@@ -51,13 +51,15 @@ async def put(api: Api, call: Call) -> web.StreamResponse:
     """`PUT /v1/clients/{client}`: the record, whole."""
     body: ClientBody = await call.body(api)
     name: str = call.params["client"]
-    await api.hub.put_client(name, msgspec.convert(msgspec.to_builtins(body), ClientRecord))
+    await api.hub.put_client(
+        name, msgspec.convert(msgspec.to_builtins(body), ClientRecord), call.caller.publisher
+    )
     return reply(views.client(api.hub, name))
 
 
 async def delete(api: Api, call: Call) -> web.StreamResponse:
     """`DELETE /v1/clients/{client}`: forgets everything about it."""
-    await api.hub.forget(call.params["client"])
+    await api.hub.forget(call.params["client"], call.caller.publisher)
     return web.Response(status=204)
 
 
@@ -72,6 +74,7 @@ async def mint(api: Api, call: Call) -> web.StreamResponse:
         if error.field is not None and error.field != "$.ttl":
             error.field = f"$.claims{error.field[1:]}"
         raise
+    api.hub.audit(call.caller.publisher, "client.token", {"client": name, "expires": _expires(token)})
     out = TokenOut(
         token=token,
         expires=_expires(token),
@@ -93,4 +96,6 @@ def _expires(token: str) -> int:
 async def disconnect(api: Api, call: Call) -> web.StreamResponse:
     """`POST /v1/clients/{client}/disconnect`."""
     body: DisconnectBody = await call.body(api)
-    return reply(DisconnectOut(await api.hub.disconnect(call.params["client"], body.ban)))
+    return reply(
+        DisconnectOut(await api.hub.disconnect(call.params["client"], body.ban, call.caller.publisher))
+    )

@@ -76,11 +76,11 @@ async def _try_replay(api: Api, id: int, channel: str | None, principal: Princip
 
 async def delete(api: Api, call: Call) -> web.StreamResponse:
     """`DELETE /v1/dead-letters/{id}`."""
-    if not await api.hub.drop_dead([call.params["id"]]):
+    if not await api.hub.drop_dead([call.params["id"]], call.caller.publisher):
         raise not_found()
     return web.Response(status=204)
 
 
 async def delete_all(api: Api, call: Call) -> web.StreamResponse:
     """`DELETE /v1/dead-letters`."""
-    return reply(Deleted(await api.hub.drop_dead(None)))
+    return reply(Deleted(await api.hub.drop_dead(None, call.caller.publisher)))

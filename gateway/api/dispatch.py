@@ -20,6 +20,7 @@ from gateway.errors import DiskFull, Forbidden, GatewayError, Invalid, NotFound,
 from gateway.ids import decode_id
 from gateway.model import valid_client_id
 from gateway.observe.log import get_logger
+from gateway.templates import valid_template_name
 from gateway.wire import blame
 
 _log = get_logger("api")
@@ -156,6 +157,8 @@ def _check_params(params: dict[str, Any]) -> None:
             raise Invalid("not valid UTF-8", field=name) from None
         if name == "client" and not valid_client_id(text):
             raise Invalid("not a client id", code="client_invalid", field=name)
+        if name == "template" and not valid_template_name(text):
+            raise Invalid("not a template's name", code="template_invalid", field=name)
         params[name] = _message_id(text) if name == "id" else text
 
 

@@ -17,11 +17,12 @@ from gateway import __version__
 from gateway.api.base import Answer, Route
 from gateway.api.problems import MEDIA
 from gateway.api.schemas import ClientId, MessageId, Problem
+from gateway.api.schemas_people import TemplateName
 from gateway.config import Config
 from gateway.model import CLIENT_ID, ChannelName
 
 _REF = "#/components/schemas/{name}"
-_PATH_PARAMS = {"id": MessageId, "client": ClientId, "channel": ChannelName}
+_PATH_PARAMS = {"id": MessageId, "client": ClientId, "channel": ChannelName, "template": TemplateName}
 
 Schema = dict[str, Any]
 
@@ -168,9 +169,9 @@ def _response(answer: Answer, schemas: _Schemas) -> Schema:
 
 def _sharpen(publish: Schema, config: Config) -> None:
     """What the hub demands of a message beyond its Struct."""
-    publish["required"] = ["to", "body"]
+    publish["required"] = ["to"]
+    publish["anyOf"] = [{"required": ["body"]}, {"required": ["template"]}]
     publish["properties"]["to"]["pattern"] = f"^{CLIENT_ID}$"
-    del publish["properties"]["template"]
     publish["description"] = f"A message. At most {config.limits.max_payload} bytes, nested at most 64 deep."
 
 

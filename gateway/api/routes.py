@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from gateway.api import channels, clients, deadletters, events, messages, ops
-from gateway.api.base import EVENT_STREAM, JSON, NDJSON, Answer, Header, Route
+from gateway.api import channels, clients, deadletters, events, messages, ops, people, templates
+from gateway.api.base import CSV, EVENT_STREAM, JSON, NDJSON, Answer, Header, Route
 from gateway.api.schemas import (
     Accepted,
     Cancelled,
@@ -33,6 +33,21 @@ from gateway.api.schemas import (
     Replays,
     TokenBody,
     TokenOut,
+)
+from gateway.api.schemas_people import (
+    AuditPage,
+    AuditQuery,
+    RenderBody,
+    RenderOut,
+    SuppressionBody,
+    SuppressionPage,
+    SuppressionQuery,
+    SuppressionsQuery,
+    TemplateBody,
+    TemplateOut,
+    TemplatePage,
+    TemplateQuery,
+    Written,
 )
 from gateway.model import MAX_KEY, Publish
 
@@ -162,6 +177,87 @@ ROUTES: tuple[Route, ...] = (
         body_optional=True,
         answers=(Answer(200, "done", DisconnectOut),),
         problems=(503, 507),
+    ),
+    Route(
+        method="GET",
+        path="/v1/suppressions",
+        handler=people.listing,
+        summary="Addresses to which nothing goes, page by page, or all as CSV",
+        query=SuppressionsQuery,
+        answers=(Answer(200, "a page", SuppressionPage), Answer(200, "all of them", str, CSV)),
+        problems=(503,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/suppressions",
+        handler=people.put,
+        summary="Let nothing go to an address: one, an array, or CSV",
+        body={JSON: (SuppressionBody, list[SuppressionBody]), CSV: str},
+        answers=(Answer(200, "written", Written),),
+        problems=(503, 507),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/suppressions",
+        handler=people.delete,
+        summary="Take suppressions of an address back",
+        query=SuppressionQuery,
+        answers=(Answer(200, "how many there were", Deleted),),
+        problems=(503, 507),
+    ),
+    Route(
+        method="GET",
+        path="/v1/audit",
+        handler=people.audit,
+        summary="The audit log of administrative acts, newest first",
+        query=AuditQuery,
+        answers=(Answer(200, "a page", AuditPage),),
+        problems=(503,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/templates",
+        handler=templates.listing,
+        summary="Templates, by name, each in its newest version",
+        scope="read",
+        answers=(Answer(200, "all of them", TemplatePage),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/templates/{template}",
+        handler=templates.get,
+        summary="A template",
+        scope="read",
+        query=TemplateQuery,
+        answers=(Answer(200, "the template", TemplateOut),),
+        problems=(404,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/templates/{template}",
+        handler=templates.put,
+        summary="Write a new version of a template; messages that named an older one keep it",
+        body={JSON: TemplateBody},
+        answers=(Answer(200, "the new version", TemplateOut),),
+        problems=(409, 429, 503, 507),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/templates/{template}",
+        handler=templates.delete,
+        summary="End a template: no new message can name it",
+        answers=(Answer(204, "gone"),),
+        problems=(404, 503, 507),
+    ),
+    Route(
+        method="POST",
+        path="/v1/templates/{template}/render",
+        handler=templates.render,
+        summary="What a template says on each channel, with these values",
+        scope="read",
+        body={JSON: RenderBody},
+        answers=(Answer(200, "its texts", RenderOut),),
+        problems=(404,),
     ),
     Route(
         method="GET",

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from gateway.auth.tokens import Grants
-from gateway.model import CLIENT_ID, MAX_TTL, STATUS_NAMES, ChannelName, ClientRecord, Priority, StatusName
+from gateway.model import CLIENT_ID, MAX_TTL, STATUS_NAMES, ChannelName, Priority, StatusName
+from gateway.records import ClientRecord
 from gateway.topics import MqttTopics
 
 MAX_PAGE = 500

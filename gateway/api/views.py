@@ -9,7 +9,8 @@ from gateway.api.schemas import ChainOut, ClientOut, Message, MqttSettings, Sess
 from gateway.commit import Event, MessageView
 from gateway.config import Mqtt
 from gateway.ids import encode_id
-from gateway.model import PRIORITIES, STATUS_NAMES, ClientRecord, Hold, Phase
+from gateway.model import PRIORITIES, STATUS_NAMES, Hold, Phase
+from gateway.records import ClientRecord
 from gateway.topics import TopicNames, part_of
 from gateway.wire import trace_of
 

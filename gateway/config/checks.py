@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gateway.config.listeners import Broker, Callbacks, Http, Mqtt, Websocket
 from gateway.config.schema import Auth, Config, Issuer
+from gateway.contacts.consent import GENERAL
 from gateway.errors import ConfigError
 
 # one thing that is wrong: the key, and why
@@ -113,6 +114,7 @@ def _problems(config: Config) -> Iterator[Problem]:
     elif drain.timeout < last:
         yield "drain.timeout", "must not be below the end of drain.after"
     yield from _channels(config)
+    yield from _categories(config)
 
 
 def _room(config: Config) -> int:
@@ -202,6 +204,15 @@ def _issuer(at: str, issuer: Issuer) -> Iterator[Problem]:
         url = _url(issuer.jwks_url)
         if url is None or (url.scheme == "http" and not _loopback(url.hostname or "")):
             yield f"{at}.jwks_url", "must be an https URL (http on this machine), without user or password"
+
+
+def _categories(config: Config) -> Iterator[Problem]:
+    for name in config.categories:
+        if not _CHANNEL.fullmatch(name) or name == GENERAL:
+            yield (
+                f"categories.{name}",
+                f"a category's name is a lower-case letter, then at most 31 of a-z 0-9 _ - ; `{GENERAL}` is taken",
+            )
 
 
 def _channels(config: Config) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
@@ -113,7 +114,8 @@ def _value(annotated: Any, value: Any, at: str) -> Any:
     if get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise _wrong(at, "must be a table of tables", value)
-        return {name: _channel(item, f"{at}.{name}") for name, item in value.items()}
+        one = _channel if inner[1] is Channel else partial(_table, inner[1])
+        return {name: one(item, f"{at}.{name}") for name, item in value.items()}
     return _leaf(annotated, value, at)
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import FieldInfo, fields
 
 from gateway.config.channels import KINDS, Channel
 from gateway.config.listeners import Broker
-from gateway.config.schema import ApiKey, Config, Issuer, RouteRule
+from gateway.config.schema import ApiKey, Category, Config, Issuer, RouteRule
 from gateway.config.table import Table, hidden, hide_of, meaning
 
 _HEAD = """# Configuration
@@ -61,6 +61,8 @@ def reference_markdown() -> str:
         kind = get_args(field.type)[0]
         if get_origin(kind) is not dict and isinstance(kind, type) and issubclass(kind, Table):
             parts += _section(f"`[{field.name}]`", kind)
+        if field.name == "routes":
+            parts += _section("`[categories.<name>]`", Category)
         if field.name == "mqtt":
             parts += _section("`[mqtt.broker]`", Broker)
         if field.name == "routes":

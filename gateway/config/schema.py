@@ -172,6 +172,16 @@ class Routes(Table, frozen=True, kw_only=True):
     rules: Annotated[tuple[RouteRule, ...], about("what comes before it", max_length=1000)] = ()
 
 
+class Category(Table, frozen=True, kw_only=True):
+    """Messages of one category, by their `type`. What is in none is `general`."""
+
+    types: Annotated[
+        tuple[str, ...], about("types of messages, `*` for any characters: `otp`, `login.*`", min_length=1)
+    ]
+    opt_in: Annotated[bool, about("a client gets none that has not consented")] = False
+    always: Annotated[bool, about("quiet hours do not hold it back: security, one-time passwords")] = False
+
+
 class Limits(Table, frozen=True, kw_only=True):
     """What is bounded beside the listeners. What was accepted stays, whatever limit is met later."""
 
@@ -274,6 +284,9 @@ class Config(Table, frozen=True, kw_only=True):
     clients: Annotated[Clients, about("clients")] = Clients()
     dedup: Annotated[Dedup, about("deduplication")] = Dedup()
     routes: Annotated[Routes, about("fallback chains")] = Routes()
+    categories: Annotated[
+        dict[str, Category], about("categories of messages by name; the first that fits counts")
+    ] = {}  # noqa: RUF012
     limits: Annotated[Limits, about("limits")] = Limits()
     log: Annotated[Log, about("the log")] = Log()
     drain: Annotated[Drain, about("draining")] = Drain()

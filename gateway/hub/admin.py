@@ -12,19 +12,13 @@ from gateway.auth.principal import Principal
 from gateway.commit import Change, DropDead, Event, Forget, MessageView, PutClient
 from gateway.engine.session import Session
 from gateway.engine.states import State
-from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound, Unavailable
+from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound
 from gateway.hub.core import Core, ms
+from gateway.hub.person import checked
 from gateway.ids import encode_id
-from gateway.model import (
-    Chain,
-    ClientRecord,
-    ClientRow,
-    Extra,
-    Hold,
-    Item,
-    Kind,
-    Status,
-)
+from gateway.model import Chain, Extra, Hold, Item, Kind, Status
+from gateway.records import ClientRecord, ClientRow
+from gateway.templates import TemplateRow, Variant
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 
@@ -54,21 +48,6 @@ class Admin:
         self.intake = intake
         self.handover = handover
         self._replaying: set[int] = set()
-
-    def _future(self) -> "asyncio.Future[Any]":
-        """Answered by an operation of the commit being filled, or failed with it. Raises Unavailable."""
-        core = self.core
-        if core.down:
-            raise Unavailable(f"not ready: {core.down}", code="not_ready", retry_after=1.0)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def failed(error: GatewayError) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        core.commit.failed.append(failed)
-        core.wake()
-        return future
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
@@ -132,17 +111,31 @@ class Admin:
         row = self.core.clients.get(client)
         return row is not None and row.banned_until > now
 
-    async def put_client(self, client: str, record: ClientRecord) -> ClientRow:
+    async def put_template(
+        self, name: str, variants: list[Variant], by: str, expected: int | None
+    ) -> TemplateRow:
+        """Write a version, durably. Raises as Texts.put."""
+        future = self.core.future()
+
+        def stored(row: TemplateRow) -> None:
+            if not future.done():
+                future.set_result(row)
+
+        self.core.texts.put(name, variants, by, expected, stored)
+        self.core.audit(by, "template.put" if variants else "template.delete", {"template": name})
+        result: TemplateRow = await future
+        return result
+
+    async def put_client(self, client: str, record: ClientRecord, by: str = "") -> ClientRow:
         """Raises Invalid for an unknown channel, Limited where no further client may be known."""
         core = self.core
         known = client in core.clients or client in core.sessions
         if not known and len(core.clients.keys() | core.sessions.keys()) >= core.config.clients.max:
             raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
-        for i, name in enumerate(record.fallback or ()):
-            if name not in self.core.config.channels:
-                raise Invalid(f"no channel {name}", code="channel_unknown", field=f"$.fallback[{i}]")
+        record = checked(record, core.config.channels)
         old = self.core.clients.get(client) or ClientRow(client)
         before = core.offline_ms(client)
+        core.audit(by, "client.put", {"client": client})
         row = await self._put(ClientRow(client, record, old.not_before, old.banned_until))
         session = core.sessions.get(client)
         if session is not None and session.state == State.AWAY and not session.handed:
@@ -153,7 +146,7 @@ class Admin:
         return row
 
     async def _put(self, row: ClientRow) -> ClientRow:
-        future = self._future()
+        future = self.core.future()
 
         def stored(op: PutClient) -> None:
             self.core.clients[row.client] = row
@@ -165,12 +158,13 @@ class Admin:
         result: ClientRow = await future
         return result
 
-    async def disconnect(self, client: str, ban: float | None) -> bool:
+    async def disconnect(self, client: str, ban: float | None, by: str = "") -> bool:
         """Close its connection; with `ban` (s) refuse it for so long. Whether there was a connection."""
         core = self.core
         if ban is not None:
             old = core.clients.get(client) or ClientRow(client)
             until = core.now() + ms(ban)
+            core.audit(by, "client.ban", {"client": client, "until": until})
             await self._put(ClientRow(client, old.record, int(core.scheduler.wall()) + 1, until))
         return self._close(
             client,
@@ -193,10 +187,10 @@ class Admin:
             ended = True
         return ended
 
-    async def forget(self, client: str) -> None:
+    async def forget(self, client: str, by: str = "") -> None:
         """Everything about a client goes; tokens issued until now are refused."""
         core = self.core
-        future = self._future()
+        future = self.core.future()
         # its session is not written again, and no hello is taken, until it is gone
         core.forgetting.add(client)
         self._close(client, Close.NOT_AUTHORISED, "deleted")
@@ -213,6 +207,7 @@ class Admin:
             if not future.done():
                 future.set_result(None)
 
+        core.audit(by, "client.delete", {"client": client})
         core.commit.ops.append(Forget(client, core.now(), not_before, done))
         await future
 
@@ -224,7 +219,7 @@ class Admin:
         view = await core.store.message(id)
         if view is None or view.item.kind != Kind.MESSAGE:
             raise NotFound("no such message")
-        future = self._future()
+        future = self.core.future()
         item = view.item
         now = core.now()
         report = core.report(item, Status.CANCELLED, "", now)
@@ -272,7 +267,7 @@ class Admin:
 
     async def _replay(self, view: MessageView, channel: str | None, principal: Principal) -> int:
         core = self.core
-        future = self._future()
+        future = self.core.future()
         old = view.item
         now = core.now()
         item = replayed(old, core.ids.next(now), now, channel)
@@ -290,17 +285,22 @@ class Admin:
         self.intake.add(core.commit, session, item, _Replayed(future, then), None)
         event = Event(old.id, now, "replayed", {"as": encode_id(item.id), "by": principal.publisher})
         core.change(Change(old.id, (_NONE,), {"replayed": item.id}, ended=True, event=event))
+        core.audit(
+            principal.publisher, "dead-letters.replay", {"id": encode_id(old.id), "as": encode_id(item.id)}
+        )
         id: int = await future
         return id
 
-    async def drop_dead(self, ids: list[int] | None) -> int:
+    async def drop_dead(self, ids: list[int] | None, by: str = "") -> int:
         """Delete dead letters, all where `ids` is None. How many."""
-        future = self._future()
+        future = self.core.future()
 
         def done(op: DropDead) -> None:
             if not future.done():
                 future.set_result(op.count)
 
+        some = [encode_id(id) for id in ids] if ids is not None else "all"
+        self.core.audit(by, "dead-letters.delete", {"ids": some})
         self.core.commit.ops.append(DropDead(ids, done))
         count: int = await future
         return count
@@ -309,7 +309,8 @@ class Admin:
 def replayed(old: Item, id: int, now: int, channel: str | None) -> Item:
     """A new message with the content of a dead one, and as long to live as that had."""
     x = Extra() if old.x is None else Extra(
-        type=old.x.type, meta=old.x.meta, trace=old.x.trace, notify=old.x.notify, fallback=old.x.fallback
+        type=old.x.type, meta=old.x.meta, trace=old.x.trace, notify=old.x.notify, fallback=old.x.fallback,
+        template=old.x.template,
     )  # fmt: skip
     if channel is not None:
         x.fallback = [channel]

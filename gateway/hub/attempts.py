@@ -17,7 +17,8 @@ from gateway.hub.outcomes import ANY_HOLD, Outcomes
 from gateway.hub.receipts import early_of
 from gateway.model import ChainRow, Item, Phase
 from gateway.ports import Outbound, Outcome
-from gateway.reads import ReadChains, Story
+from gateway.reads import ReadChains, ReadSuppressed, Story
+from gateway.records import Suppression
 
 # rows of one read: their outcomes and claims come back in slices of this size, too
 SLICE = 100
@@ -70,6 +71,18 @@ class Attempts:
         return min(self.outbound.room(channel) - self._starting.get(channel, 0), SLICE)
 
     def _pumped(self, read: ReadChains) -> None:
+        """What is due. Where any address is suppressed, the store is asked about theirs first."""
+        core = self.core
+        contacts = core.config.channels[read.channel].CONTACT if read.channel in core.config.channels else ""
+        if not (contacts and core.suppressions.count and read.rows):
+            self._take(read, {})
+            return
+        asked = sorted({core.address_of(item.client, read.channel) for _, item in read.rows} - {""})
+        core.commit.reads.append(ReadSuppressed(asked, lambda found: self._take(read, found.found)))
+        core.wake()
+
+    def _take(self, read: ReadChains, suppressed: dict[str, list[Suppression]]) -> None:
+        """Start, or put elsewhere, each of the rows that were read."""
         core = self.core
         channel = read.channel
         del self._reading[channel]
@@ -88,6 +101,10 @@ class Attempts:
                 self.outcomes.expired(row, item)
             elif self.outcomes.overdue(row):
                 self.outcomes.skip(row, item, "step_timeout", "")
+            elif not (gate := core.person.gate(item, channel, now, suppressed)).open:
+                self._unwanted(row, item, gate.why)
+            elif gate.until:
+                self._postpone(row, item, now, gate.until, gate.why)
             elif shut:
                 self._pass_by(row, item, now, shut)
             elif room <= 0:
@@ -102,6 +119,13 @@ class Attempts:
             core.deadlines.set(("chain", channel), read.next_due)
         elif read.next_due or channel in self._full:
             self.pump(channel)
+
+    def _unwanted(self, row: ChainRow, item: Item, why: str) -> None:
+        """The person behind its client does not want it here."""
+        if row.step + 1 < len(row.channels):
+            self.outcomes.skip(row, item, "skipped", why)
+        else:
+            self.outcomes.settle(row, item, Outcome("refused", why, blame="recipient"))
 
     def _pass_by(self, row: ChainRow, item: Item, now: int, shut: int) -> None:
         """The channel's breaker is open."""
@@ -145,6 +169,7 @@ class Attempts:
                 self.pump(channel)
                 return
             self.outcomes.open[item.id] = item
+            core.texts.for_channel(item, channel)
             self.outbound.send(
                 channel,
                 item,

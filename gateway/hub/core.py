@@ -2,35 +2,30 @@
 many flows write: ends, reports, gaps.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
+from gateway.commit import Audit, Change, Commit, Event, Gap, SettleGaps, Sink
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.session import Session
 from gateway.engine.states import Rules
+from gateway.errors import GatewayError, Unavailable
 from gateway.hub.events import EventRing
 from gateway.hub.turn import Turn
 from gateway.ids import IdMaker
-from gateway.model import (
-    LANES,
-    NORMAL,
-    STATUS_NAMES,
-    Chain,
-    ClientRow,
-    Hold,
-    Item,
-    Kind,
-    Status,
-    valid_client_id,
-)
+from gateway.model import LANES, NORMAL, STATUS_NAMES, Chain, Hold, Item, Kind, Status, valid_client_id
 from gateway.ports import Observer, Scheduler, Store
+from gateway.records import AuditEntry, ClientRow
 from gateway.wire import status_body
 
 if TYPE_CHECKING:
     from gateway.hub.brokered import Brokered
     from gateway.hub.custody import Custody
+    from gateway.hub.person import Person
+    from gateway.hub.suppressions import Suppressions
+    from gateway.hub.texts import Texts
 
 
 class Taker(Protocol):
@@ -101,6 +96,9 @@ class Core(Turn):
         self.intake: Taker
         self.custody: Custody
         self.brokered: Brokered
+        self.texts: Texts
+        self.person: Person
+        self.suppressions: Suppressions
 
     # -- sessions and clients -----------------------------------------------------------------------------------------
 
@@ -132,7 +130,12 @@ class Core(Turn):
         """
         own = item.x.fallback if item.x is not None else None
         names = own if own is not None else self.preferred(item)
-        return [n for n in names if n in self.config.channels]
+        chain = [n for n in names if n in self.config.channels]
+        row = self.clients.get(item.client)
+        if row is not None and row.record.prefer is not None:
+            first = {name: i for i, name in enumerate(row.record.prefer)}
+            chain.sort(key=lambda name: first.get(name, len(first)))
+        return chain
 
     def preferred(self, item: Item) -> list[str]:
         """Its chain where it names none."""
@@ -181,6 +184,25 @@ class Core(Turn):
             return 0
         start = max(item.at, item.due) if item.hold == Hold.LATER else item.at
         return max(start, since) + self.offline_ms(item.client)
+
+    def future(self) -> "asyncio.Future[Any]":
+        """Answered by an operation of the commit being filled, or failed with it. Raises Unavailable."""
+        if self.down:
+            raise Unavailable(f"not ready: {self.down}", code="not_ready", retry_after=1.0)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def failed(error: GatewayError) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        self.commit.failed.append(failed)
+        self.wake()
+        return future
+
+    def audit(self, who: str, act: str, data: dict[str, Any]) -> None:
+        """A line of the audit log, in the commit of what it tells of. `data`: no body, no secret."""
+        self.commit.ops.append(Audit(AuditEntry(self.now(), who, act, data)))
+        self.wake()
 
     # -- what many flows write ----------------------------------------------------------------------------------------
 

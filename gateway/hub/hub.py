@@ -10,6 +10,8 @@ its failures.
     resting   accepted, and no receipt came              receipts    what providers report
     custody   what is published for them there           events      status changes for readers
     admin     what an administrator does                 explain     which way a message would go now
+    suppressions  addresses to which nothing goes
+    texts     templates                                  person      what a client's record allows its channels
 
 A commit that fails voids everything that memory knows beyond the disk. So there is one way back, the same as at
 a start: publishers are told, connections closed (4000, resume), sessions forgotten, the store is reopened until
@@ -39,6 +41,9 @@ from gateway.hub.delivery import Delivery
 from gateway.hub.due import Due
 from gateway.hub.explain import explain
 from gateway.hub.intake import Intake
+from gateway.hub.person import Person
+from gateway.hub.suppressions import Suppressions
+from gateway.hub.texts import Texts
 from gateway.model import ChainRow
 from gateway.ports import Connection, Custodian, Observer, Outbound, Scheduler, Store
 from gateway.reads import ReadStories
@@ -76,6 +81,9 @@ class Hub:
         self.brokered = core.brokered = Brokered(core, self.handover)
         self.custody = core.custody = Custody(core, self.brokered)
         self.due = Due(core, self.delivery, self.handover)
+        self.texts = core.texts = Texts(core)
+        core.person = Person(core)
+        self.suppressions = core.suppressions = Suppressions(core)
         self.admin = Admin(core, self.delivery, self.intake, self.handover)
         self.accepted.handover = self.delivery.handover = self.answers.handover = self.handover
         self.delivery.redelivery.handover = self.handover
@@ -127,6 +135,8 @@ class Hub:
         self.clients = self.admin.clients
         self.client_row = self.admin.client_row
         self.put_client = self.admin.put_client
+        self.put_template = self.admin.put_template
+        self.audit = self.core.audit
         self.forget = self.admin.forget
         self.disconnect = self.admin.disconnect
         self.replay = self.admin.replay
@@ -189,6 +199,8 @@ class Hub:
         now = core.now()
         core.ids.raise_floor(known.highest_id)
         core.trace_root = known.trace_root
+        self.texts.load(known.templates)
+        self.suppressions.count = known.suppressions
         core.clients.update((row.client, row) for row in known.clients)
         for row in known.sessions:
             session = core.sessions[row.client] = Session(row.client, core.rules, row)

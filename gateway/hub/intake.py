@@ -40,7 +40,7 @@ from gateway.wire import body_from_msgpack, canonical, check_body, read_json
 
 _BOUND = int(Hold.BOUND)
 _WAITING = int(Hold.WAITING)
-NOTHING = (None,) * 9
+NOTHING = (None,) * 10
 
 
 class Intake:
@@ -162,13 +162,13 @@ class Intake:
             self._check_unknown(to, field)
         if not principal.may_publish_to(to):
             raise Forbidden(f"may not publish to {to}", code="address_forbidden", field=field + ".to")
+        template = ""
         if pub.template is not None:
-            raise Invalid(
-                "templates are not served yet", code="template_unsupported", field=field + ".template"
-            )
-        if pub.body is UNSET:
+            body, template = core.texts.body(pub, field)
+        elif pub.body is UNSET:
             raise Invalid("a message has a body", code="body_missing", field=field + ".body")
-        body = bytes(pub.body)
+        else:
+            body = bytes(pub.body)
         if len(body) > self.max_payload:
             raise Invalid(
                 f"a body has at most {self.max_payload} bytes, this one {len(body)}",
@@ -193,6 +193,8 @@ class Intake:
             body,
             self._extra(pub, start, field),
         )
+        if item.x is not None and template:
+            item.x.template = template
         if (pub.fallback or pub.fallback is None) and core.chain_of(item):
             item.chain = int(Chain.READY)
         if later:
@@ -226,7 +228,7 @@ class Intake:
     def _extra(self, pub: Publish, start: int, field: str) -> Extra | None:
         rare = (
             pub.type, pub.meta, pub.trace, pub.collapse, pub.notify, pub.fallback, pub.deadline, pub.reply_to,
-            pub.correlation,
+            pub.correlation, pub.template,
         )  # fmt: skip
         if rare == NOTHING:
             return None
@@ -270,7 +272,7 @@ class Intake:
             commit.keys[len(commit.appends)] = KeyClaim(
                 principal.publisher,
                 pub.key,
-                digest(pub, item.body or b""),
+                digest(pub, item.body or b"") if pub.template is None else digest_of_values(pub),
                 now,
                 now - ms(window),
                 full,
@@ -321,6 +323,11 @@ class Intake:
         return Limited(
             f"{self.queue} messages are pending for this client", code="queue_full", retry_after=5.0
         )
+
+
+def digest_of_values(pub: Publish) -> bytes:
+    """The same of a message that names a template: its values count, not the text of the day."""
+    return digest(pub, b"null" if pub.body is UNSET else bytes(pub.body))
 
 
 def digest(pub: Publish, body: bytes) -> bytes:

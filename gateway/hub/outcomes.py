@@ -83,6 +83,7 @@ class Outcomes:
         data = _told(channel, stood[2], outcome)
         if outcome.learnt:
             core.observer.learnt(channel, outcome.learnt)
+            core.suppressions.learn(item.client, channel, outcome)
         if verdict == Verdict.AGAIN:
             data["next"] = {"channel": row.channel, "at": row.due}
         elif verdict == Verdict.RESTS:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import StoreFailed
 from gateway.model import Hold, Item, Kind, Phase, Status
+from gateway.records import AuditEntry, Suppression
 from gateway.stores.memory_commit import Carrier, as_recovered
 from gateway.stores.memory_tables import Row, Tables, copy_chain, gap_of, item_of, run_reads
 
@@ -183,6 +184,8 @@ class MemoryStore:
         return Recovered(
             sessions=[as_recovered(known) for _, known in sorted(tables.sessions.items())],
             clients=[replace(row) for _, row in sorted(tables.clients.items())],
+            templates=[row for _, row in sorted(tables.templates.items())],
+            suppressions=len(tables.suppressions),
             windows={client: sorted(items, key=lambda i: i.seq) for client, items in windows.items()},
             waiting=waiting,
             open_chains=[copy_chain(c) for _, c in sorted(tables.chains.items()) if c.phase == Phase.OPEN],
@@ -244,6 +247,17 @@ class MemoryStore:
         """Messages with an id below `before`, newest first."""
         found = sorted(self._committed().messages.items(), reverse=True)
         return [row for id, row in found if id < before and row.kind == Kind.MESSAGE and row.client]
+
+    async def suppressions(self, after: tuple[str, str, str], limit: int) -> list[Suppression]:
+        found = sorted(self._committed().suppressions.items())
+        return [row for key, row in found if key > after][:limit]
+
+    async def suppressions_of(self, address: str) -> list[Suppression]:
+        return [row for key, row in sorted(self._committed().suppressions.items()) if key[0] == address]
+
+    async def audit(self, before: int, limit: int) -> list[AuditEntry]:
+        found = sorted(self._committed().audit.items(), reverse=True)
+        return [entry for id, entry in found if id < before][:limit]
 
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         found = self._committed().keys.get((publisher, key))

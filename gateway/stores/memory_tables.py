@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from gateway.commit import Event, Gap
-from gateway.model import Chain, ChainRow, ClientRow, Extra, Hold, Item, Kind, Missed, Phase, SessionRow
+from gateway.model import Chain, ChainRow, Extra, Hold, Item, Kind, Missed, Phase, SessionRow
 from gateway.reads import (
     Read,
     ReadChain,
@@ -17,9 +17,12 @@ from gateway.reads import (
     ReadItems,
     ReadResting,
     ReadStories,
+    ReadSuppressed,
     ReadWaiting,
     Story,
 )
+from gateway.records import AuditEntry, ClientRow, Suppression
+from gateway.templates import TemplateRow
 
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 
@@ -136,6 +139,9 @@ class Tables:
         self.messages = Messages(self._undo)
         self.sessions: Table[str, Known] = Table(self._undo)
         self.clients: Table[str, ClientRow] = Table(self._undo)
+        self.templates: Table[tuple[str, int], TemplateRow] = Table(self._undo)
+        self.suppressions: Table[tuple[str, str, str], Suppression] = Table(self._undo)
+        self.audit: Table[int, AuditEntry] = Table(self._undo)
         self.gaps: Table[tuple[str, int], Gap] = Table(self._undo)
         self.chains: Table[int, ChainRow] = Table(self._undo)
         self.events: Table[int, tuple[Event, ...]] = Table(self._undo)
@@ -210,6 +216,10 @@ def run_reads(tables: Tables, reads: Sequence[Read]) -> None:
             _rows(tables, read, sorted(_in_phase(tables, Phase.RECEIPT), key=lambda row: (row.due, row.id)))
         elif isinstance(read, ReadStories):
             read.found = {id: _story(tables, row) for id in read.ids if (row := tables.messages.get(id))}
+        elif isinstance(read, ReadSuppressed):
+            for (address, _, _), one in sorted(tables.suppressions.items()):
+                if address in read.addresses:
+                    read.found.setdefault(address, []).append(one)
         else:
             _chain(tables, read)
 

@@ -14,13 +14,17 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.commit import (
+    Audit,
     Change,
     DropDead,
+    DropSuppressions,
     Forget,
     Note,
     Op,
     PutClient,
     PutSession,
+    PutSuppressions,
+    PutTemplate,
     Reclaim,
     SettleGaps,
     Sweep,
@@ -29,6 +33,7 @@ from gateway.commit import (
 from gateway.model import Hold, Item
 from gateway.stores.clients import PUT_GAP, Clients, gap_values
 from gateway.stores.counters import Counters
+from gateway.stores.people import People
 from gateway.stores.purge import Purge
 from gateway.stores.rows import CHAIN, bulk, chain_values, encode_json, fetch, ids_json
 
@@ -136,13 +141,14 @@ class _Run:
 
 
 class Operations:
-    __slots__ = ("_clients", "_conn", "_owner", "_purge")
+    __slots__ = ("_clients", "_conn", "_owner", "_people", "_purge")
 
     def __init__(self, owner: Owner, conn: sqlite3.Connection, clients: Clients, purge: Purge) -> None:
         self._owner = owner
         self._conn = conn
         self._clients = clients
         self._purge = purge
+        self._people = People(conn)
 
     def run(self, ops: Sequence[Op]) -> None:
         counters = self._owner.counters
@@ -162,6 +168,14 @@ class Operations:
     def _alone(self, op: Op) -> None:
         if isinstance(op, PutClient):
             self._clients.put_client(op)
+        elif isinstance(op, PutTemplate):
+            self._people.put_template(op)
+        elif isinstance(op, PutSuppressions):
+            self._people.put_suppressions(op)
+        elif isinstance(op, DropSuppressions):
+            self._people.drop_suppressions(op)
+        elif isinstance(op, Audit):
+            self._people.audit(op)
         elif isinstance(op, Forget):
             self._purge.forget(op)
         elif isinstance(op, DropDead):

@@ -4,7 +4,8 @@ import sqlite3
 from typing import Any
 
 from gateway.commit import DropDead, Forget, Sweep
-from gateway.model import ClientRecord, Hold, Status
+from gateway.model import Hold, Status
+from gateway.records import ClientRecord
 from gateway.stores.counters import Counters
 from gateway.stores.rows import encode_json, fetch, ids_json
 

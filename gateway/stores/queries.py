@@ -72,17 +72,17 @@ class Uplinks:
 
 
 class Queries:
-    __slots__ = ("_conn", "_reader")
+    __slots__ = ("_reader", "conn")
 
     def __init__(self, conn: sqlite3.Connection, reader: Reader) -> None:
-        self._conn = conn
+        self.conn = conn
         self._reader = reader
 
     def close(self) -> None:
-        self._conn.close()
+        self.conn.close()
 
     def message(self, id: int) -> MessageView | None:
-        conn = self._conn
+        conn = self.conn
         conn.execute("BEGIN")
         try:
             one = f"SELECT {WHOLE_ROW}{_TIMES} FROM messages WHERE id=?"  # noqa: S608
@@ -111,7 +111,7 @@ class Queries:
             where += f" AND status IN {_IDS}"
             params.append(ids_json(statuses))
         rows = fetch(
-            self._conn,
+            self.conn,
             BARE + _TIMES,
             f"SELECT {BARE_ROW}{_TIMES} FROM messages WHERE id>=? AND id<? AND kind=? AND client<>''{where}"  # noqa: S608
             " ORDER BY id DESC LIMIT ?",
@@ -121,7 +121,7 @@ class Queries:
 
     def _floor(self, where: str, before: int) -> int:
         """The lowest id of the SLICE rows below `before`; 0 = there are none."""
-        found: int | None = self._conn.execute(
+        found: int | None = self.conn.execute(
             f"SELECT min(id) FROM (SELECT id FROM messages WHERE {where} ORDER BY id DESC LIMIT ?)",  # noqa: S608
             (before, SLICE),
         ).fetchall()[0][0]
@@ -132,7 +132,7 @@ class Queries:
         where, params = _filters({"client": to, "why": why})
         if not replayed:
             where += " AND replayed=0"
-        conn = self._conn
+        conn = self.conn
         conn.execute("BEGIN")
         try:
             floor = self._floor("status=10 AND id<?", before)
@@ -152,7 +152,7 @@ class Queries:
         return Page(views, floor)
 
     def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
-        found: list[tuple[int, bytes]] = self._conn.execute(
+        found: list[tuple[int, bytes]] = self.conn.execute(
             "SELECT id,digest FROM dedup WHERE publisher=? AND key=?", (publisher, key)
         ).fetchall()
         return found[0] if found else None
@@ -160,14 +160,14 @@ class Queries:
     def waiting(self) -> dict[str, int]:
         """Chain rows that wait, by channel: from their index alone."""
         return dict(
-            self._conn.execute(
+            self.conn.execute(
                 "SELECT channel,count(*) FROM chains WHERE phase=0 GROUP BY channel ORDER BY channel"
             ).fetchall()
         )
 
     def uplinks(self, asked: Uplinks) -> None:
         """One slice. A message that is corrupt is left out, and so is what it followed: it is not the latest."""
-        conn = self._conn
+        conn = self.conn
         conn.execute("BEGIN")
         try:
             floor = max(self._floor("id<?", asked.before), asked.floor)

@@ -14,9 +14,11 @@ from gateway.reads import (
     ReadItems,
     ReadResting,
     ReadStories,
+    ReadSuppressed,
     ReadWaiting,
     Story,
 )
+from gateway.stores.people import People
 from gateway.stores.rows import (
     BARE,
     BARE_ROW,
@@ -67,11 +69,12 @@ _START: _Place = (-1, 0)
 
 
 class Reads:
-    __slots__ = ("_conn", "_reader")
+    __slots__ = ("_conn", "_people", "_reader")
 
     def __init__(self, conn: sqlite3.Connection, reader: Reader) -> None:
         self._conn = conn
         self._reader = reader
+        self._people = People(conn)
 
     def run(self, reads: Sequence[Read]) -> None:
         for read in reads:
@@ -95,6 +98,8 @@ class Reads:
                 read.next_due = self._next(_NEXT_RESTING, *place)
             elif isinstance(read, ReadStories):
                 self._stories(read)
+            elif isinstance(read, ReadSuppressed):
+                self._people.suppressed(read)
             else:
                 self._chain(read)
 

@@ -6,7 +6,9 @@ import msgspec
 import structlog
 
 from gateway.commit import Gap, Recovered
-from gateway.model import ClientRecord, ClientRow, Item, Missed, SessionRow
+from gateway.model import Item, Missed, SessionRow
+from gateway.records import ClientRecord, ClientRow
+from gateway.stores.people import People
 from gateway.stores.rows import BARE, CHAIN, Reader, chain_row, gap_item
 from gateway.stores.writer import Writer
 
@@ -17,6 +19,7 @@ _decode_record = msgspec.json.Decoder(ClientRecord).decode
 
 def recover(conn: sqlite3.Connection, writer: Writer, reader: Reader) -> Recovered:
     """Read sessions, windows and what is due. One transaction: what belongs to no epoch any more is unbound in it."""
+    people = People(conn)
     conn.execute("BEGIN IMMEDIATE")
     counters = writer.counters
     windows, strays = _windows(conn, writer, reader)
@@ -38,6 +41,8 @@ def recover(conn: sqlite3.Connection, writer: Writer, reader: Reader) -> Recover
                 "SELECT client,record,not_before,banned_until FROM clients ORDER BY client"
             )
         ],
+        templates=people.templates(),
+        suppressions=people.count(),
         windows=windows,
         waiting=waiting,
         open_chains=[

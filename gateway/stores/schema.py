@@ -137,6 +137,29 @@ VERSION_3 = (
     "CREATE INDEX chains_rest ON chains(due) WHERE phase=3",
 )
 
+# Templates are kept by version: a message in flight names one. Suppressions are asked for by address, the audit log is
+# read by id.
+PEOPLE = (
+    """
+    CREATE TABLE templates(
+      name TEXT, version INTEGER, variants BLOB NOT NULL, at INTEGER NOT NULL, by TEXT NOT NULL,
+      PRIMARY KEY(name, version)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE suppressions(
+      address TEXT, channel TEXT, category TEXT, why TEXT NOT NULL, at INTEGER NOT NULL, by TEXT NOT NULL,
+      PRIMARY KEY(address, channel, category)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE audit(
+      id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, act TEXT NOT NULL,
+      data BLOB NOT NULL
+    )
+    """,
+)
+
 Migration = Callable[[sqlite3.Connection], None]
 
 
@@ -157,8 +180,13 @@ def _receipts(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
+def _people(conn: sqlite3.Connection) -> None:
+    for statement in PEOPLE:
+        conn.execute(statement)
+
+
 # the n-th, counted from 0, makes version n + 1 of version n; version 0 is an empty file, which goes through all
-MIGRATIONS: tuple[Migration, ...] = (_create, _mqtt, _receipts)
+MIGRATIONS: tuple[Migration, ...] = (_create, _mqtt, _receipts, _people)
 
 
 def migrate(conn: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

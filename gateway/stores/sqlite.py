@@ -31,6 +31,8 @@ import structlog
 
 from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import ConfigError, StoreFailed
+from gateway.records import AuditEntry, Suppression
+from gateway.stores.people import audit_log, suppressions, suppressions_of
 from gateway.stores.queries import Page, Queries, Uplinks
 from gateway.stores.recover import recover
 from gateway.stores.rows import Reader
@@ -196,6 +198,15 @@ class SqliteStore:
             views += page.views
             before = page.before
         return views
+
+    async def suppressions(self, after: tuple[str, str, str], limit: int) -> list[Suppression]:
+        return await self._query(lambda queries: suppressions(queries.conn, after, limit))
+
+    async def suppressions_of(self, address: str) -> list[Suppression]:
+        return await self._query(lambda queries: suppressions_of(queries.conn, address))
+
+    async def audit(self, before: int, limit: int) -> list[AuditEntry]:
+        return await self._query(lambda queries: audit_log(queries.conn, before, limit))
 
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         return await self._query(lambda queries: queries.find_key(publisher, key))

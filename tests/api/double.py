@@ -4,30 +4,23 @@ the loop, and can be told to answer late, to refuse, to fail. What the API asks 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from msgspec import UNSET
 
 from gateway.auth import Principal
 from gateway.clock import SystemClock
-from gateway.commit import Event, MessageView, Sink
+from gateway.commit import Commit, Event, MessageView, PutTemplate, Sink
 from gateway.config import Config
 from gateway.errors import Conflict, Forbidden, GatewayError, Invalid, NotFound, Unavailable
 from gateway.hub.events import EventRing
+from gateway.hub.texts import Texts
 from gateway.ids import IdMaker, encode_id
-from gateway.model import (
-    LANES,
-    ClientRecord,
-    ClientRow,
-    Extra,
-    Hold,
-    Item,
-    Kind,
-    Publish,
-    Status,
-    check_address,
-)
+from gateway.model import LANES, Extra, Hold, Item, Kind, Publish, Status, check_address
 from gateway.ports import Handle
+from gateway.records import ClientRecord, ClientRow
+from gateway.templates import TemplateRow, Variant
 from gateway.wire import check_body
 
 CHANNELS = ("hook",)
@@ -121,6 +114,15 @@ class HubDouble:
         self.store = StoreDouble()
         self.events = EventRing(config.limits.sse_ring, config.limits.sse_clients, self.scheduler.now())
         self.trace_root = "00112233445566ff"
+        self.commit = Commit()
+        self.texts = Texts(
+            cast(
+                "Any",
+                SimpleNamespace(
+                    config=config, clients={}, commit=self.commit, now=self.scheduler.now, wake=lambda: None
+                ),
+            )
+        )
         self.ready = ""
         self.script: list[GatewayError | None] = []
         self.broken: Exception | None = None
@@ -176,7 +178,8 @@ class HubDouble:
         if not principal.may_publish_to(pub.to):
             raise Forbidden("may not publish there", code="address_forbidden", field=field + ".to")
         if pub.template is not None:
-            raise Invalid("no templates", code="template_unsupported", field=field + ".template")
+            self.texts.body(pub, field)
+            return
         if pub.body is UNSET:
             raise Invalid("a message has a body", code="body_missing", field=field + ".body")
         if len(bytes(pub.body)) > self.config.limits.max_payload:
@@ -259,6 +262,17 @@ class HubDouble:
 
     def client_row(self, client: str) -> ClientRow | None:
         return self.rows.get(client)
+
+    async def put_template(
+        self, name: str, variants: list[Variant], by: str, expected: int | None
+    ) -> TemplateRow:
+        written: list[TemplateRow] = []
+        self.texts.put(name, variants, by, expected, written.append)
+        op = self.commit.ops.pop()
+        assert isinstance(op, PutTemplate)
+        assert op.then is not None
+        op.then(op)
+        return written[0]
 
     async def put_client(self, client: str, record: ClientRecord) -> ClientRow:
         for i, name in enumerate(record.fallback or ()):

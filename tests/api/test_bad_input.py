@@ -95,7 +95,7 @@ def message(change: dict[str, Any]) -> dict[str, Any]:
 
 
 def path_of(route: Route, id: str = "0000000000001", client: str = "alice") -> str:
-    return route.path.format(id=id, client=client, channel="hook")
+    return route.path.format(id=id, client=client, channel="hook", template="hi")
 
 
 TAKING = [r for r in ROUTES if r.body is not None]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from gateway.auth import Authenticator
 from gateway.config import Config, Mqtt
-from gateway.model import ClientRecord, ClientRow
+from gateway.records import ClientRecord, ClientRow
 from tests.api.double import HubDouble
 from tests.api.support import ADMIN, READER, SENDER, Caller, serving
 

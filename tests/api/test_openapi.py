@@ -84,7 +84,9 @@ def validator(document: Any, name: str) -> Any:
         ({"to": "alice", "body": 1, "fallback": ["Hook"]}, False),
         ({"to": "alice", "body": 1, "ttl": 0}, False),
         ({"to": "alice", "body": 1, "x": 1}, False),
-        ({"to": "alice", "body": 1, "template": "t"}, False),
+        ({"to": "alice", "body": {"n": 1}, "template": "t@2"}, True),
+        ({"to": "alice", "template": "t"}, True),
+        ({"body": 1, "template": "t"}, False),
     ],
 )
 def test_a_message_is_described_as_it_is_checked(document: Any, value: Any, good: bool) -> None:

@@ -13,8 +13,9 @@ import msgspec
 
 from gateway.commit import Commit, Gap, KeyClaim, Op, PutSession, Recovered
 from gateway.errors import StoreFailed
-from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Hold, Item, Missed, SessionRow
+from gateway.model import ChainRow, Extra, Hold, Item, Missed, SessionRow
 from gateway.reads import Read
+from gateway.records import ClientRecord, ClientRow
 from gateway.stores import MemoryStore, SqliteStore
 from gateway.stores.memory_tables import Tables
 

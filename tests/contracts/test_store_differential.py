@@ -31,7 +31,7 @@ from gateway.commit import (
     Unbind,
 )
 from gateway.errors import GatewayError
-from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, SessionRow
+from gateway.model import ChainRow, Extra, Item, SessionRow
 from gateway.reads import (
     Read,
     ReadChain,
@@ -43,6 +43,7 @@ from gateway.reads import (
     ReadStories,
     ReadWaiting,
 )
+from gateway.records import ClientRecord, ClientRow
 from gateway.stores import counters, queries
 from tests.contracts.storekit import (
     BOUND,

@@ -7,8 +7,9 @@ import pytest
 
 from gateway.commit import Change, Event, Gap, KeyClaim, PutClient
 from gateway.errors import ConfigError
-from gateway.model import ChainRow, ClientRecord, ClientRow, Extra
+from gateway.model import ChainRow, Extra
 from gateway.reads import ReadItems
+from gateway.records import ClientRecord, ClientRow
 from gateway.stores import SqliteStore, schema
 from tests.contracts.storekit import BOUND, NONE, SqliteKit, recovered
 
@@ -46,7 +47,7 @@ def test_an_older_file_opens_with_all_it_has(sqlite: SqliteKit, version: int) ->
     assert recovered(sqlite.reopen()) == known
     assert sqlite.known.trace_root == root
     assert sqlite.dump() == held
-    assert sqlite.sql("PRAGMA user_version") == [(3,)]
+    assert sqlite.sql("PRAGMA user_version") == [(len(schema.MIGRATIONS),)]
     assert [(r.sub, r.keep) for r in sqlite.known.sessions] == [(0, -1)]
     assert {r[0] for r in sqlite.sql("SELECT name FROM sqlite_master WHERE name LIKE 'chains_%'")} == {
         "chains_due", "chains_rest", "chains_client"

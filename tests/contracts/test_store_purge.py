@@ -15,8 +15,9 @@ from gateway.commit import (
     Sweep,
     Twin,
 )
-from gateway.model import ChainRow, ClientRecord, ClientRow, Extra, Item, Status
+from gateway.model import ChainRow, Extra, Item, Status
 from gateway.reads import ReadChain, ReadItems
+from gateway.records import ClientRecord, ClientRow
 from tests.contracts.storekit import BOUND, CLAIMED, LATER, NONE, WAITING, Kit
 
 

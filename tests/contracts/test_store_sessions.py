@@ -3,8 +3,9 @@
 import pytest
 
 from gateway.commit import Change, Gap, Op, PutClient, PutSession, Reclaim, SettleGaps, Unbind
-from gateway.model import ChainRow, ClientRecord, ClientRow, Item, Kind, Missed, SessionRow, Status, Sub
+from gateway.model import ChainRow, Item, Kind, Missed, SessionRow, Status, Sub
 from gateway.reads import ReadChain, ReadItems
+from gateway.records import ClientRecord, ClientRow
 from tests.contracts.storekit import BOUND, CLAIMED, FAR, LATER, NONE, WAITING, Kit
 
 

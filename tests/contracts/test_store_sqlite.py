@@ -366,4 +366,4 @@ def test_the_reader_can_write_nothing(sqlite: SqliteKit) -> None:
     queries = sqlite.store._queries
     assert queries is not None
     with pytest.raises(sqlite3.OperationalError):
-        queries._conn.execute("DELETE FROM messages")
+        queries.conn.execute("DELETE FROM messages")

@@ -132,7 +132,7 @@ class TestCommits:
 class TestUplinks:
     async def test_they_are_looked_for_by_id(self, sqlite: SqliteKit) -> None:
         assert sqlite.store._queries is not None
-        conn = sqlite.store._queries._conn
+        conn = sqlite.store._queries.conn
         sqlite.add(pid=1)
         statements: list[str] = []
         conn.set_trace_callback(statements.append)
@@ -153,7 +153,7 @@ class TestUplinks:
         monkeypatch.setattr(queries, "SLICE", 2)
         sqlite.do(appends=[sqlite.item(pid=n) for n in range(1, 8)])
         assert sqlite.store._queries is not None
-        conn = sqlite.store._queries._conn
+        conn = sqlite.store._queries.conn
         statements: list[str] = []
         conn.set_trace_callback(statements.append)
         found, _ = await asyncio.gather(sqlite.store.uplinks(["backend"], 0, 1000), sqlite.store.message(1))
@@ -171,7 +171,7 @@ class TestUplinks:
         ids = IdMaker()
         sqlite.do(appends=[sqlite.item(pid=n, at=n, id=ids.next(n)) for n in range(1, 11)])
         assert sqlite.store._queries is not None
-        conn = sqlite.store._queries._conn
+        conn = sqlite.store._queries.conn
         statements: list[str] = []
         conn.set_trace_callback(statements.append)
         found = await sqlite.store.uplinks(["backend"], 7, 1000)

@@ -1,4 +1,4 @@
-"""The examples of docs/api.md run in their order against a real gateway, and answer as the page shows."""
+"""The examples of docs/api.md and docs/people.md run in their order against a real gateway, and answer as shown."""
 
 import asyncio
 import json
@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.support.hook import SECRET
 from tests.support.process import GatewayProcess
 
-TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
 
 # the channel that the page shows; nothing is sent there
 CONFIG = f"""
@@ -22,7 +24,7 @@ secret = "{SECRET}"
 """
 
 # heading and statuses of every example, in the order of the page
-EXPECTED = [
+API = [
     ("One message", [202]),
     ("Safe to repeat", [202, 202]),
     ("An array", [202]),
@@ -44,6 +46,15 @@ EXPECTED = [
     ("Operations", [200, 200, 200, 200]),
     ("Channels", [200]),
 ]
+PEOPLE = [
+    ("The people behind clients", [200]),
+    ("Templates", [200]),
+    ("Templates", [202]),
+    ("Templates", [200]),
+    ("Templates", [200, 200]),
+    ("Templates", [204]),
+]
+PAGES = pytest.mark.parametrize(("page", "wanted"), [("api.md", API), ("people.md", PEOPLE)])
 
 # stands for curl: keeps the status of each call, and its body unless the example throws it away
 CURL = """#!/bin/bash
@@ -57,7 +68,10 @@ exit $code
 """
 
 _id = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}").fullmatch
-_block = re.compile(r"^```(sh|json)\n(.*?)^```|^#{2,3} ([^\n]+)$", re.DOTALL | re.MULTILINE).finditer
+_block = re.compile(r"^```(sh|json)\n(.*?)^```|^#{1,3} ([^\n]+)$", re.DOTALL | re.MULTILINE).finditer
+
+
+Wanted = tuple[str, list[int]]
 
 
 class Example(NamedTuple):
@@ -80,10 +94,10 @@ def values(text: str) -> list[Any]:
     return found
 
 
-def examples() -> list[Example]:
+def examples(page: str) -> list[Example]:
     found: list[Example] = []
     heading = ""
-    for block in _block(TEXT):
+    for block in _block((DOCS / page).read_text()):
         kind, content, title = block.groups()
         if title:
             heading = title
@@ -120,14 +134,14 @@ def compare(shown: Any, got: Any, at: str) -> None:
         assert isinstance(got, int | float), f"{at}: {got!r}"
 
 
-EXAMPLES = examples()
+@PAGES
+def test_every_example_is_expected(page: str, wanted: list[Wanted]) -> None:
+    assert [example.heading for example in examples(page)] == [heading for heading, _ in wanted]
 
 
-def test_every_example_is_expected() -> None:
-    assert [example.heading for example in EXAMPLES] == [heading for heading, _ in EXPECTED]
-
-
-async def test_examples(tmp_path: Path) -> None:
+@PAGES
+async def test_examples(tmp_path: Path, page: str, wanted: list[Wanted]) -> None:
+    told = examples(page)
     curl = shutil.which("curl")
     assert curl is not None, "the examples need curl; `make test` installs it"
     tools, out = tmp_path / "bin", tmp_path / "out"
@@ -136,7 +150,7 @@ async def test_examples(tmp_path: Path) -> None:
     (tools / "curl").write_text(CURL)
     (tools / "curl").chmod(0o755)
     script = "set -euo pipefail\n"
-    for i, example in enumerate(EXAMPLES):
+    for i, example in enumerate(told):
         script += f"export EXAMPLE={i}\n{example.script}\n"
     async with GatewayProcess(tmp_path / "gateway", CONFIG) as gateway:
         environment = {
@@ -151,7 +165,7 @@ async def test_examples(tmp_path: Path) -> None:
         )  # fmt: skip
         _, err = await bash.communicate()
     assert bash.returncode == 0, err.decode()
-    for i, (example, (heading, expected)) in enumerate(zip(EXAMPLES, EXPECTED, strict=True)):
+    for i, (example, (heading, expected)) in enumerate(zip(told, wanted, strict=True)):
         kept = out / f"{i}.status"
         statuses = [int(line) for line in kept.read_text().split()] if kept.exists() else []
         assert statuses == expected, f"{heading}: {statuses}"

@@ -5,7 +5,8 @@ from typing import Any
 
 from gateway.commit import Change, Commit
 from gateway.config import Config
-from gateway.model import ClientRecord, Item
+from gateway.model import Item
+from gateway.records import ClientRecord
 from tests.hub.rig import Rig
 
 

@@ -162,6 +162,7 @@ class Sent:
         self.rooms: dict[str, int] = {}  # of channels that have not 100
         self.open: dict[str, int] = {}  # how long breakers are open, ms
         self.waits: dict[str, int] = {}  # how long addresses must wait, ms
+        self.bodies: list[bytes | None] = []
 
     def room(self, channel: str) -> int:
         return self.rooms.get(channel, 100)
@@ -176,6 +177,7 @@ class Sent:
         self, channel: str, item: Item, attempt: int, address: str, done: Callable[[Outcome], None]
     ) -> None:
         self.attempts.append((channel, item.id, done))
+        self.bodies.append(item.body)
 
 
 class Watch:

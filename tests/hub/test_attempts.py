@@ -5,8 +5,9 @@ from typing import Any
 
 from gateway.config import Config, Routes
 from gateway.config.channels import Webhook
-from gateway.model import ClientRecord, Status
+from gateway.model import Status
 from gateway.ports import Outcome
+from gateway.records import ClientRecord
 from tests.hub.rig import Rig
 
 DELIVERED = Outcome("delivered", "HTTP 204", status=204)

@@ -8,7 +8,8 @@ from msgspec import Raw
 from gateway.auth.principal import Principal
 from gateway.config import Clients, Config, Limits, Routes, Session
 from gateway.errors import GatewayError, StoreFailed
-from gateway.model import ClientRecord, Hold, Item, Publish
+from gateway.model import Hold, Item, Publish
+from gateway.records import ClientRecord
 from tests.hub.rig import KEY, Conn, Rig
 from tests.hub.test_rules import hook
 

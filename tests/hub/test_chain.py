@@ -4,7 +4,8 @@ import pytest
 
 from gateway.commit import Commit
 from gateway.errors import StoreFailed
-from gateway.model import ClientRecord, Hold, Kind, Phase, Status
+from gateway.model import Hold, Kind, Phase, Status
+from gateway.records import ClientRecord
 from tests.hub.rig import Rig
 from tests.hub.steps import ACCEPTED, AMBIGUOUS, DELIVERED, HOUR, REFUSED, REPORTS, RETRY, Way, config
 from tests.hub.test_rules import id_of

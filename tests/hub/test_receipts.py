@@ -8,8 +8,9 @@ from gateway.commit import Commit
 from gateway.errors import StoreFailed, Unavailable
 from gateway.hub import receipts as module
 from gateway.ids import encode_id
-from gateway.model import ClientRecord, Hold, Kind, Phase, Status
+from gateway.model import Hold, Kind, Phase, Status
 from gateway.ports import Outcome, Receipt
+from gateway.records import ClientRecord
 from tests.hub.rig import Rig
 from tests.hub.steps import ACCEPTED, AMBIGUOUS, DELIVERED, HOUR, REFUSED, REPORTS, RETRY, Way, config
 from tests.hub.test_chain import away

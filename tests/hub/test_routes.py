@@ -7,7 +7,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from gateway.config import Config, RouteRule, Routes
-from gateway.model import ClientRecord, Publish
+from gateway.model import Publish
+from gateway.records import ClientRecord
 from tests.hub.rig import KEY, Rig
 from tests.hub.steps import Way, config, hook
 

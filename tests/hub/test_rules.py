@@ -8,8 +8,9 @@ import pytest
 
 from gateway.config import Clients, Config, Routes, Session, Store, Webhook
 from gateway.errors import Close, Limited, Unavailable
-from gateway.model import ClientRecord, Kind, Status
+from gateway.model import Kind, Status
 from gateway.ports import Outcome
+from gateway.records import ClientRecord
 from tests.hub.rig import Rig
 
 SECRET = "whsec_" + "c2VjcmV0LW9mLXRoZS10ZXN0cy0wMTIzNDU2Nzg5YWI="

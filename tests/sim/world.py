@@ -14,7 +14,8 @@ from gateway.config.schema import Config, Dedup, Limits, Routes, Session
 from gateway.engine import handover
 from gateway.errors import GatewayError, StoreFailed
 from gateway.hub import Hub
-from gateway.model import ClientRecord, Item
+from gateway.model import Item
+from gateway.records import ClientRecord
 from tests.sim import checks
 from tests.sim.calls import Calls
 from tests.sim.client import Client

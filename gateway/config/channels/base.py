@@ -3,6 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from gateway.config.table import Table, about
+from gateway.templates.syntax import Markup
 
 OnAmbiguous = Literal["retry", "next", "stop"]
 Satisfied = Literal["accepted", "delivered", "read"]
@@ -13,12 +14,14 @@ class Channel(Table, frozen=True, kw_only=True, tag_field="kind"):
 
     `CONTACT` is the name under which a client's record has its address for this kind; empty: the channel has one
     receiver for all. `DUPLICATES`: what becomes of a repetition that the provider recognises by our id: "dropped", or
-    "" where it knows none. `PROVES`: the most that the answer to a request proves.
+    "" where it knows none. `PROVES`: the most that the answer to a request proves. `MARKUP`: how the `text` of a
+    message is read there, and so how values of a template are escaped in it.
     """
 
     CONTACT: ClassVar[str] = ""
     DUPLICATES: ClassVar[str] = ""
     PROVES: ClassVar[Literal["accepted", "delivered"]] = "accepted"
+    MARKUP: ClassVar[Markup] = "plain"
 
     contact: Annotated[
         str,

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from gateway.ids import encode_id
-from gateway.model import ClientRecord, Item, Status
+from gateway.model import Item, Status
+from gateway.records import ClientRecord
 from gateway.transports.mqtt.broker.custody import MOST, Custody
 from gateway.transports.mqtt.codec import P, Props
 from gateway.transports.mqtt.topics import Topics

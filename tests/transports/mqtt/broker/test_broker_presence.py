@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.config import Config, Limits, Session
-from gateway.model import ClientRecord
+from gateway.records import ClientRecord
 from gateway.transports.mqtt import codec
 from gateway.transports.mqtt.broker.presence import FILTERS, Presence
 from tests.transports.mqtt.broker.rig import Broker, Device, Gateway, gateway_behind, mosquitto_in

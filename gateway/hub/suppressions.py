@@ -1,0 +1,100 @@
+"""Suppressions: addresses to which nothing goes, by an administrator's word or because a provider said so.
+
+What a provider tells of an address (it is gone, its owner has opted out) holds for the channel that was told, until
+the record has another address or an administrator takes it back.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from gateway.commit import DropSuppressions, PutClient, PutSuppressions
+from gateway.hub.core import Core
+from gateway.records import ClientRow, Suppression
+
+
+class Learnt(Protocol):
+    """What an outcome, or a receipt, says of an address (ports.Outcome)."""
+
+    @property
+    def learnt(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+
+class Suppressions:
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.count = 0  # rows, or a few more; where there is none, nobody need be asked
+
+    async def put(self, rows: Sequence[Suppression], by: str) -> None:
+        """Write them, durably. Raises Unavailable."""
+        core = self.core
+        future = core.future()
+        now = core.now()
+
+        def done(op: PutSuppressions) -> None:
+            self.count += len(op.rows)
+            if not future.done():
+                future.set_result(None)
+
+        core.commit.ops.append(PutSuppressions([replace(row, at=now, by=by) for row in rows], done))
+        core.audit(by, "suppressions.put", {"count": len(rows)})
+        await future
+
+    async def drop(self, address: str, channel: str, category: str, by: str) -> int:
+        """Take back those of an address, of a channel and a category where they are not empty; how many there were.
+        Raises Unavailable.
+        """
+        core = self.core
+        future = core.future()
+
+        def done(op: DropSuppressions) -> None:
+            self.count = max(self.count - op.count, 0)
+            if not future.done():
+                future.set_result(op.count)
+
+        core.commit.ops.append(DropSuppressions(address, channel, category, done))
+        core.audit(by, "suppressions.delete", {"channel": channel or "*", "category": category or "*"})
+        count: int = await future
+        return count
+
+    def learn(self, client: str, channel: str, outcome: Learnt) -> None:
+        """A provider has told something of the client's address: that it is `gone`, has `opted_out`, or has `moved`."""
+        core = self.core
+        address = core.address_of(client, channel)
+        if outcome.learnt == "moved":
+            self._move(client, channel, address, outcome.address)
+        elif address:
+            self.suppress(client, channel, address, outcome.learnt)
+
+    def suppress(self, client: str, channel: str, address: str, why: str) -> None:
+        """Nothing more goes to this address through this channel."""
+        core = self.core
+        row = Suppression(address=address, channel=channel, why=why, at=core.now(), by=channel)
+        # from now on: a commit that fails reads the count anew
+        self.count += 1
+        core.commit.ops.append(PutSuppressions([row]))
+        core.audit(channel, "suppressions.learnt", {"client": client, "why": why})
+
+    def _move(self, client: str, channel: str, old: str, new: str) -> None:
+        """The provider has a new address for the old one: the record gets it."""
+        core = self.core
+        row = core.clients.get(client)
+        if row is None or row.record.contacts is None or not new:
+            return
+        contacts = {name: new if text == old else text for name, text in row.record.contacts.items()}
+        moved = ClientRow(client, replace(row.record, contacts=contacts), row.not_before, row.banned_until)
+        core.clients[client] = moved
+        core.commit.ops.append(PutClient(moved))
+        core.audit(channel, "contact.moved", {"client": client})
+
+
+def concerning(rows: Sequence[Suppression], channel: str, category: str) -> Suppression | None:
+    """The suppression, of those of an address, that forbids a channel in a category."""
+    for row in rows:
+        if row.channel in {"*", channel} and row.category in {"*", category}:
+            return row
+    return None

@@ -1,0 +1,171 @@
+"""What a client's record and the suppressions do to its chain: passed over, held back, learnt."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from gateway.config import Category, Channel, Config, Routes, Session, Webhook
+from gateway.model import Status
+from gateway.ports import Outcome
+from gateway.records import ClientRecord, Suppression
+from tests.hub.rig import Rig
+
+PHONE, OTHER = "+4915112345678", "+4915112345679"
+
+
+class Sms(Channel, frozen=True, kw_only=True, tag="sms"):
+    CONTACT: ClassVar[str] = "phone"
+
+
+CONFIG = Config(
+    channels={
+        "sms": Sms(max_attempts=1),
+        "hook": Webhook(url="https://hook.example", secret="whsec_" + "QUJD" * 8),
+    },
+    routes=Routes(default=("sms", "hook")),
+    categories={"security": Category(types=("otp",), always=True)},
+    session=Session(offline_deadline=1),
+)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig(CONFIG)
+    record(rig)
+    return rig
+
+
+def record(rig: Rig, **fields: Any) -> None:
+    whole = {"contacts": {"phone": PHONE}} | fields
+    rig.run(rig.hub.put_client("ada", msgspec.convert(whole, ClientRecord), "api:ops"))
+
+
+def send(rig: Rig, **fields: Any) -> int:
+    id: int = rig.publish("ada", **fields).results[0][0]
+    rig.pass_(2)
+    return id
+
+
+def tried(rig: Rig) -> list[str]:
+    return [channel for channel, _, _ in rig.sent.attempts]
+
+
+def story(rig: Rig, id: int) -> list[tuple[str, Any]]:
+    view = rig.run(rig.store.message(id))
+    return [(event.kind, (event.data or {}).get("reason")) for event in view.events]
+
+
+def suppress(rig: Rig, **fields: str) -> None:
+    rig.run(rig.hub.suppressions.put([Suppression(**({"address": PHONE} | fields))], "api:ops"))
+
+
+def test_a_channel_that_is_not_wanted_is_passed_over_and_the_story_says_so(rig: Rig) -> None:
+    record(rig, consent={"sms/*": False})
+    id = send(rig)
+    assert tried(rig) == ["hook"]
+    assert ("skipped", "sms/*: no") in story(rig, id)
+
+
+def test_where_no_other_channel_follows_the_message_is_dead(rig: Rig) -> None:
+    record(rig, consent={"*/*": False})
+    id = send(rig, fallback=["sms"])
+    assert tried(rig) == []
+    assert rig.status(id) == Status.DEAD
+    assert story(rig, id)[-1] == ("attempt_ended", "*/*: no")
+
+
+def hours(rig: Rig) -> dict[str, str]:
+    """Quiet hours that have begun a minute ago, and end in two to three."""
+    now = datetime.fromtimestamp(rig.turns.now() // 1000, UTC)
+    return {"from": f"{now - timedelta(minutes=1):%H:%M}", "to": f"{now + timedelta(minutes=3):%H:%M}"}
+
+
+def end_of(rig: Rig) -> int:
+    """Their end, Unix ms."""
+    return (rig.turns.now() // 60_000 + 3) * 60_000
+
+
+def test_quiet_hours_hold_it_back_and_then_it_goes(rig: Rig) -> None:
+    record(rig, timezone="UTC", quiet=hours(rig))
+    end = end_of(rig)
+    id = send(rig)
+    assert tried(rig) == []
+    # a restart forgets nothing
+    rig.hub._load(rig.store.open())
+    rig.turns.run(end - 1 - rig.turns.now())
+    assert tried(rig) == []
+    rig.pass_(1)
+    assert tried(rig) == ["sms"]
+    assert rig.status(id) == Status.HANDED_OVER
+
+
+def test_what_would_not_live_to_see_their_end_takes_the_next_step(rig: Rig) -> None:
+    record(rig, timezone="UTC", quiet=hours(rig))
+    id = send(rig, ttl=60.0)
+    assert tried(rig) == ["hook"]
+    assert ("skipped", "quiet hours (UTC)") in story(rig, id)
+
+
+def test_what_is_exempt_is_not_held_back(rig: Rig) -> None:
+    record(rig, timezone="UTC", quiet=hours(rig))
+    send(rig, type="otp")
+    assert tried(rig) == ["sms"]
+
+
+def test_a_suppressed_address_is_passed_over_until_it_is_taken_back(rig: Rig) -> None:
+    suppress(rig, channel="sms", why="opted_out")
+    id = send(rig)
+    assert tried(rig) == ["hook"]
+    assert ("skipped", "suppressed: opted_out") in story(rig, id)
+    assert rig.run(rig.hub.suppressions.drop(PHONE, "", "", "api:ops")) == 1
+    send(rig)
+    assert tried(rig) == ["hook", "sms"]
+
+
+@pytest.mark.parametrize("learnt", ["gone", "opted_out"])
+def test_what_a_provider_tells_of_an_address_holds_for_the_next_message_and_after_a_restart(
+    rig: Rig, learnt: str
+) -> None:
+    id = send(rig)
+    rig.sent.attempts[0][2](Outcome("refused", "21610", blame="recipient", learnt=learnt))
+    rig.pass_(0.01)
+    rig.hub._load(rig.store.open())
+    second = send(rig)
+    assert tried(rig) == ["sms", "hook", "hook"]
+    assert ("skipped", f"suppressed: {learnt}") in story(rig, second)
+    (row,) = rig.run(rig.store.suppressions_of(PHONE))
+    assert (row.channel, row.category, row.why, row.by) == ("sms", "*", learnt, "sms")
+    # another address of hers is another matter
+    record(rig, contacts={"phone": OTHER})
+    send(rig)
+    assert tried(rig)[-1] == "sms"
+    assert id != second
+
+
+def test_an_address_that_has_moved_is_written_into_the_record(rig: Rig) -> None:
+    send(rig)
+    rig.sent.attempts[0][2](Outcome("retry", "moved", learnt="moved", address=OTHER))
+    rig.pass_(0.01)
+    rig.hub._load(rig.store.open())
+    row = rig.hub.client_row("ada")
+    assert row is not None
+    assert row.record.contacts == {"phone": OTHER}
+
+
+def test_administrative_acts_are_in_the_log_with_who_did_them(rig: Rig) -> None:
+    suppress(rig, why="complaint")
+    rig.run(rig.hub.suppressions.drop(PHONE, "", "", "api:other"))
+    rig.run(rig.hub.disconnect("ada", 5.0, "api:ops"))
+    rig.run(rig.hub.forget("ada", "api:ops"))
+    entries = rig.run(rig.store.audit(1 << 53, 100))
+    assert [(e.who, e.act) for e in reversed(entries)] == [
+        ("api:ops", "client.put"),
+        ("api:ops", "suppressions.put"),
+        ("api:other", "suppressions.delete"),
+        ("api:ops", "client.ban"),
+        ("api:ops", "client.delete"),
+    ]
+    # no address stands in it
+    assert PHONE not in msgspec.json.encode(entries).decode()
