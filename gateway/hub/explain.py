@@ -6,7 +6,7 @@ from gateway.auth.principal import Principal
 from gateway.engine.session import Session
 from gateway.engine.states import State
 from gateway.hub.core import Core
-from gateway.model import Chain, Hold, Item, Publish
+from gateway.model import Chain, Extra, Hold, Item, Publish
 
 
 class Checks(Protocol):
@@ -72,6 +72,22 @@ def explain(core: Core, intake: Checks, principal: Principal, pub: Publish) -> d
         "priority": pub.priority,
         "queued_before": session.waiting if session is not None else 0,
     }
+
+
+async def steps(core: Core, pub: Publish, chain: list[str]) -> list[dict[str, Any]]:
+    """What each channel of the chain would do with the message now: whether it goes there, and why (not)."""
+    told: list[dict[str, Any]] = []
+    item = Item(0, pub.to, "", 0, 0, 0, None, Extra(type=pub.type))
+    for channel in chain:
+        address = core.address_of(pub.to, channel)
+        if core.config.channels[channel].CONTACT and not address:
+            told.append({"channel": channel, "goes": False, "why": "no address for this channel"})
+            continue
+        known = await core.store.suppressions_of(address) if address else []
+        gate = core.person.gate(item, channel, core.now(), {address: known})
+        step: dict[str, Any] = {"channel": channel, "goes": gate.open, "why": gate.why}
+        told.append(step | {"until": gate.until} if gate.until else step)
+    return told
 
 
 def _prefers(core: Core, client: str) -> bool:

@@ -39,7 +39,7 @@ from gateway.hub.core import Core, ms
 from gateway.hub.custody import Custody
 from gateway.hub.delivery import Delivery
 from gateway.hub.due import Due
-from gateway.hub.explain import explain
+from gateway.hub.explain import explain, steps
 from gateway.hub.intake import Intake
 from gateway.hub.person import Person
 from gateway.hub.suppressions import Suppressions
@@ -146,7 +146,10 @@ class Hub:
 
     async def explain(self, principal: Principal, pub: Any) -> dict[str, Any]:
         """Which way a message would go now; see explain.py."""
-        return explain(self.core, self.intake, principal, pub)
+        core = self.core
+        told = explain(core, self.intake, principal, pub)
+        told["steps"] = await steps(core, pub, told["fallback"])
+        return told
 
     def resumed_writing(self, conn: Connection) -> None:
         """Its peer reads again."""

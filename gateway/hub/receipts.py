@@ -18,10 +18,11 @@ next, and a call is answered when all of its receipts are on disk. In a round a 
 import asyncio
 from collections import deque
 from itertools import islice
+from typing import Any
 
 from msgspec import Struct
 
-from gateway.commit import Change, Event
+from gateway.commit import Change, Event, PutSuppressions
 from gateway.engine.handover import Verdict, receive
 from gateway.errors import GatewayError, Unavailable
 from gateway.hub.core import Core
@@ -91,10 +92,13 @@ class Receipts:
         if len(self._waiting) > MAX_WAITING:
             raise Unavailable("too many receipts wait", code="receipts_waiting", retry_after=1.0)
         call = _Call(asyncio.get_running_loop().create_future(), 0)
+        alone: list[asyncio.Future[Any]] = []
         for receipt in receipts:
             if not receipt.ref:
                 # about an address alone
-                self._learnt(channel, receipt)
+                if receipt.learnt and receipt.address:
+                    alone.append(core.future())
+                    self._learn(channel, receipt, "", alone[-1])
             elif (named := _named(receipt.ref)) is None:
                 core.observer.receipt(channel, "unknown")
             else:
@@ -103,6 +107,8 @@ class Receipts:
         if call.left:
             self._begin()
             await call.future
+        for future in alone:
+            await future
 
     def reset(self, error: GatewayError) -> None:
         """The store failed: nobody knows what of it is on disk; providers call again."""
@@ -174,6 +180,8 @@ class Receipts:
             self.core.observer.receipt(one.channel, what)
             return False
         event = Event(one.id, self.core.now(), "receipt", _line(one))
+        if one.receipt.learnt and not one.tries:
+            self._learn(one.channel, one.receipt, story.item.client)
         row = story.row
         if one.tries >= MAX_TRIES or (row is not None and row.phase == Phase.PARKED):
             self._note(one, event)
@@ -273,12 +281,19 @@ class Receipts:
 
     def _counted(self, one: _One) -> None:
         self.core.observer.receipt(one.channel, one.receipt.status or "other")
-        self._learnt(one.channel, one.receipt)
         self._done(one)
 
-    def _learnt(self, channel: str, receipt: Receipt) -> None:
-        if receipt.learnt:
-            self.core.observer.learnt(channel, receipt.learnt)
+    def _learn(
+        self, channel: str, receipt: Receipt, client: str, future: "asyncio.Future[Any] | None" = None
+    ) -> None:
+        """What it says of an address, in the commit of its timeline line; `future` is told when that is on disk."""
+        self.core.observer.learnt(channel, receipt.learnt)
+
+        def stored(op: PutSuppressions) -> None:
+            if future is not None and not future.done():
+                future.set_result(None)
+
+        self.core.suppressions.learn(client, channel, receipt, stored)
 
 
 def _named(ref: str) -> tuple[int, int] | None:

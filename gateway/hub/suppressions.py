@@ -4,7 +4,7 @@ What a provider tells of an address (it is gone, its owner has opted out) holds 
 the record has another address or an administrator takes it back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -61,23 +61,29 @@ class Suppressions:
         count: int = await future
         return count
 
-    def learn(self, client: str, channel: str, outcome: Learnt) -> None:
-        """A provider has told something of the client's address: that it is `gone`, has `opted_out`, or has `moved`."""
+    def learn(
+        self,
+        client: str,
+        channel: str,
+        told: Learnt,
+        then: Callable[[PutSuppressions], None] | None = None,
+    ) -> None:
+        """A provider has told something of an address, which is the client's where it does not name it: that it is
+        `gone`, has `opted_out`, or has `moved`. `then`: of a suppression, once it is durable.
+        """
         core = self.core
-        address = core.address_of(client, channel)
-        if outcome.learnt == "moved":
-            self._move(client, channel, address, outcome.address)
-        elif address:
-            self.suppress(client, channel, address, outcome.learnt)
-
-    def suppress(self, client: str, channel: str, address: str, why: str) -> None:
-        """Nothing more goes to this address through this channel."""
-        core = self.core
-        row = Suppression(address=address, channel=channel, why=why, at=core.now(), by=channel)
+        held = core.address_of(client, channel)
+        if told.learnt == "moved":
+            self._move(client, channel, held, told.address)
+            return
+        address = told.address or held
+        if not address:
+            return
+        row = Suppression(address=address, channel=channel, why=told.learnt, at=core.now(), by=channel)
         # from now on: a commit that fails reads the count anew
         self.count += 1
-        core.commit.ops.append(PutSuppressions([row]))
-        core.audit(channel, "suppressions.learnt", {"client": client, "why": why})
+        core.commit.ops.append(PutSuppressions([row], then))
+        core.audit(channel, "suppressions.learnt", {"client": client, "why": told.learnt})
 
     def _move(self, client: str, channel: str, old: str, new: str) -> None:
         """The provider has a new address for the old one: the record gets it."""

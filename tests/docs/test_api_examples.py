@@ -48,6 +48,9 @@ API = [
 ]
 PEOPLE = [
     ("The people behind clients", [200]),
+    ("Suppressions", [200]),
+    ("Suppressions", [200, 200, 200, 200, 200]),
+    ("Who did what", [200]),
     ("Templates", [200]),
     ("Templates", [202]),
     ("Templates", [200]),

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from gateway.config import Category, Channel, Config, Routes, Session, Webhook
-from gateway.model import Status
-from gateway.ports import Outcome
+from gateway.ids import encode_id
+from gateway.model import Publish, Status
+from gateway.ports import Outcome, Receipt
 from gateway.records import ClientRecord, Suppression
-from tests.hub.rig import Rig
+from tests.hub.rig import KEY, Rig
 
 PHONE, OTHER = "+4915112345678", "+4915112345679"
 
@@ -169,3 +170,46 @@ def test_administrative_acts_are_in_the_log_with_who_did_them(rig: Rig) -> None:
     ]
     # no address stands in it
     assert PHONE not in msgspec.json.encode(entries).decode()
+
+
+def test_what_a_receipt_tells_of_an_address_is_on_disk_when_the_callback_is_answered(rig: Rig) -> None:
+    id = send(rig)
+    rig.sent.attempts[0][2](Outcome("accepted", "queued", receipt=True))
+    rig.pass_(0.01)
+    told = Receipt(
+        ref=f"{encode_id(id)}.1", status="failed", learnt="opted_out", code="21610", blame="recipient"
+    )
+    rig.run(rig.hub.receipts("sms", [told]))
+    rig.hub._load(rig.store.open())
+    (row,) = rig.run(rig.store.suppressions_of(PHONE))
+    assert (row.channel, row.why) == ("sms", "opted_out")
+    # the same call again changes nothing
+    rig.run(rig.hub.receipts("sms", [told]))
+    assert len(rig.run(rig.store.audit(1 << 53, 100))) == 2  # client.put, suppressions.learnt
+
+
+def test_an_opt_out_that_names_an_address_and_no_message(rig: Rig) -> None:
+    rig.run(rig.hub.receipts("sms", [Receipt(learnt="opted_out", address=PHONE, key="SM1.STOP")]))
+    rig.hub._load(rig.store.open())
+    send(rig)
+    assert tried(rig) == ["hook"]
+
+
+def test_explain_says_what_each_channel_would_do(rig: Rig) -> None:
+    suppress(rig, channel="sms", why="complaint")
+    raw = msgspec.Raw(b"1")
+    told = rig.run(rig.hub.explain(KEY, Publish(to="ada", body=raw)))
+    assert told["steps"] == [
+        {"channel": "sms", "goes": False, "why": "suppressed: complaint"},
+        {"channel": "hook", "goes": True, "why": ""},
+    ]
+    told = rig.run(rig.hub.explain(KEY, Publish(to="bob", body=raw)))
+    assert told["steps"][0] == {"channel": "sms", "goes": False, "why": "no address for this channel"}
+    record(rig, timezone="UTC", quiet=hours(rig), contacts={"phone": OTHER})
+    told = rig.run(rig.hub.explain(KEY, Publish(to="ada", body=raw)))
+    assert told["steps"][0] == {
+        "channel": "sms",
+        "goes": True,
+        "why": "quiet hours (UTC)",
+        "until": end_of(rig),
+    }
