@@ -80,7 +80,7 @@ class Gateway:
         self.config = config
         self.bootstrap = bootstrap
         self.watch = Watch()
-        self.store = SqliteStore(Path(config.data_dir), lambda call: _post(loop, call))
+        self.store = SqliteStore(Path(config.data_dir), lambda call: _post(loop, call), loop.call_soon)
         self.dispatcher = Dispatcher(config.channels, config.callbacks.public_url)
         self.hub = Hub(
             config,

@@ -93,6 +93,7 @@ class MemoryStore:
             "bytes": 0,
             "wal_bytes": 0,
             "commits": self._commits,
+            "commits_here": 0,
             "commit_seconds": 0.0,
             "failures": self._failures,
             "checkpoints": 0,

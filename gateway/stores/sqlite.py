@@ -1,11 +1,13 @@
 """The default store: one SQLite file in `data_dir`.
 
     hub's thread       submit ──► queue ──► writer thread: BEGIN, commits in order, COMMIT, reads ──► post(done)
+                       submit ──► soon, where it is small and the disk quick: the same, here ──► done
     asyncio            queries ──► reader thread, a read-only connection
 
-One thread writes, over one connection, with synchronous=FULL: when `done` says so, it is on disk. What waits in the
-queue when a commit is taken is carried by the same transaction; only the last of them may have reads, since reads see
-what their commit made of the world and nothing later.
+All is written over one connection, by one thread at a time, with synchronous=FULL: when `done` says so, it is on disk.
+What waits in the queue when a commit is taken is carried by the same transaction; only the last of them may have reads,
+since reads see what their commit made of the world and nothing later. Which commits are made on the hub's thread is
+told in pace.py; nothing else differs. The log is copied by the writer thread alone.
 
 **A failure fails everything.** The transaction is rolled back, its commits and all behind them fail, until `open` has
 succeeded again: with new connections, the whole log copied into the database and synced, and a probe written. After a
@@ -32,6 +34,7 @@ import structlog
 from gateway.commit import Commit, MessageView, Recovered
 from gateway.errors import ConfigError, StoreFailed
 from gateway.records import AuditEntry, Suppression
+from gateway.stores.pace import Pace, small
 from gateway.stores.people import audit_log, suppressions, suppressions_of
 from gateway.stores.queries import Page, Queries, Uplinks
 from gateway.stores.recover import recover
@@ -48,6 +51,10 @@ _Job = tuple[Commit, Done] | Callable[[], None]
 
 # commits of one transaction
 GROUP = 64
+# of the commits on the hub's thread so many between two looks at the log's length: each adds a few hundred pages, or less
+LOOK = 16
+# seconds in which the writer thread lets go of the connection after a commit if it does not copy the log
+LETS_GO = 0.001
 # a disk on which this cannot be written is full
 PROBE_BYTES = 64 << 10
 # as is one with less room than this, whatever SQLite calls the error
@@ -55,7 +62,9 @@ FULL_BYTES = 1 << 20
 
 
 class SqliteStore:
-    """`post` runs a call on the hub's thread (`loop.call_soon_threadsafe`)."""
+    """`post` runs a call on the hub's thread (`loop.call_soon_threadsafe`), `soon` does so from that thread
+    (`loop.call_soon`); without it the writer thread makes all commits.
+    """
 
     name = "sqlite"
 
@@ -63,12 +72,14 @@ class SqliteStore:
         self,
         data_dir: Path,
         post: Callable[[Callable[[], None]], None],
+        soon: Callable[[Callable[[], None]], object] | None = None,
         *,
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
         self._dir = data_dir
         self._path = data_dir / FILE
         self._post = post
+        self._soon = soon
         self._migrations = migrations
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -76,6 +87,13 @@ class SqliteStore:
         self._lock = -1
         self._stop = False
         self._reader = Reader()
+        self._using = threading.Lock()  # the connection
+        # of the hub's thread: a commit that it is to make; those of the writer thread that were not told
+        self._here: tuple[Commit, Done] | None = None
+        self._untold = 0
+        self._made_here = 0
+        self._log_long = False
+        self._pace = Pace()
         # of one opening
         self._failure: StoreFailed | None = StoreFailed("the store is not open", definite=True)
         self._conn: sqlite3.Connection | None = None
@@ -112,9 +130,57 @@ class SqliteStore:
 
     def submit(self, commit: Commit, done: Done) -> None:
         """See ports.Store."""
-        self._jobs.put((commit, done))
+        if self._fits_here(commit):
+            self._here = (commit, done)
+            self._soon(self._commit_here)  # type: ignore[misc]
+            return
+        self._leave_here()
+        self._put((commit, done))
         if self._thread is None:
             self._refuse_queued()
+
+    def _fits_here(self, commit: Commit) -> bool:
+        return (
+            self._soon is not None
+            and self._here is None
+            and not self._untold
+            and not self._log_long
+            and self._thread is not None
+            and self._pace.quick(time.perf_counter())
+            and small(commit)
+        )
+
+    def _commit_here(self) -> None:
+        job, self._here = self._here, None
+        if job is None:
+            return
+        if not self._using.acquire(timeout=LETS_GO):
+            # the writer thread copies the log
+            self._put(job)
+            return
+        started = time.perf_counter()
+        try:
+            error = self._commit([job])
+            self._made_here += 1
+            if error is None and self._made_here % LOOK == 0:
+                self._look_at_log()
+        finally:
+            self._using.release()
+        now = time.perf_counter()
+        self._pace.took(now - started, now)
+        commit, done = job
+        done(commit, error)
+
+    def _leave_here(self) -> None:
+        """Something is to come behind the commit that waits here: the writer thread makes both."""
+        job, self._here = self._here, None
+        if job is not None:
+            self._put(job)
+
+    def _put(self, job: tuple[Commit, Done]) -> None:
+        self._untold += 1
+        self._log_long = False
+        self._jobs.put(job)
 
     def close(self) -> None:
         """Carry out what was submitted, write the counters, let go of the files. May be called again."""
@@ -138,6 +204,7 @@ class SqliteStore:
             "bytes": _size(self._path) + wal_bytes,
             "wal_bytes": wal_bytes,
             "commits": self._commits,
+            "commits_here": self._made_here,
             "commit_seconds": self._seconds,
             "failures": self._failures,
             "checkpoints": self._checkpoints + (wal.checkpoints if wal is not None else 0),
@@ -155,6 +222,7 @@ class SqliteStore:
             except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
                 future.set_exception(error)
 
+        self._leave_here()
         self._jobs.put(run)
         return future.result()
 
@@ -232,7 +300,8 @@ class SqliteStore:
             job = held or self._jobs.get()
             held = None
             if not isinstance(job, tuple):
-                job()
+                with self._using:
+                    job()
                 continue
             group = [job]
             while not group[-1][0].reads and len(group) < GROUP:
@@ -244,11 +313,12 @@ class SqliteStore:
                     held = following
                     break
                 group.append(following)
-            self._commit(group)
-            self._checkpoint()
+            with self._using:
+                self._tell(group, self._commit(group))
+                self._checkpoint()
 
-    def _commit(self, group: list[tuple[Commit, Done]]) -> None:
-        """Carry out these commits in one transaction, and have all of them told."""
+    def _commit(self, group: list[tuple[Commit, Done]]) -> StoreFailed | None:
+        """Carry out these commits in one transaction."""
         error = self._failure
         if error is None:
             started = time.perf_counter()
@@ -258,10 +328,11 @@ class SqliteStore:
                 self._seconds += time.perf_counter() - started
             else:
                 self._fail(error)
-        self._tell(group, error)
+        return error
 
     def _tell(self, group: list[tuple[Commit, Done]], error: StoreFailed | None) -> None:
         def tell() -> None:
+            self._untold -= len(group)
             for commit, done in group:
                 done(commit, error)
 
@@ -295,6 +366,14 @@ class SqliteStore:
                 conn.execute("ROLLBACK")
             return self._explain(error, definite=not committed and _refused(error))
         return None
+
+    def _look_at_log(self) -> None:
+        """Where it is long, the next commit is the writer thread's, which copies it then."""
+        assert self._wal is not None
+        try:
+            self._log_long = self._wal.long()
+        except OSError as error:
+            self._fail(self._explain(error, definite=True))
 
     def _checkpoint(self) -> None:
         if self._failure is None and self._wal is not None:

@@ -44,6 +44,10 @@ class Wal:
         frame = os.pread(self._fd, _SALT, _HEADER + (pages - 1) * (_FRAME + self._page) + 8)
         return len(frame) == _SALT and frame == salt
 
+    def long(self) -> bool:
+        """Whether it is time to copy it when nothing waits."""
+        return self.longer_than(self._soft)
+
     def after_commit(self, waiting: bool) -> None:
         """Copy a slice if it is time. `waiting`: a commit waits."""
         if not self.longer_than(self._hard if waiting else self._soft):

@@ -1,4 +1,4 @@
-"""Every contract test runs over both stores."""
+"""Every contract test runs over both stores, and over SQLite with small commits on the caller's thread as well."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +18,17 @@ def _quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-here"])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
-    made: Kit = MemoryKit() if request.param == "memory" else SqliteKit(tmp_path)
+    made: Kit = (
+        MemoryKit() if request.param == "memory" else SqliteKit(tmp_path, here=request.param == "sqlite-here")
+    )
     yield made
     made.close()
 
 
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[SqliteKit]:
-    made = SqliteKit(tmp_path)
+@pytest.fixture(params=["writer", "here"])
+def sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteKit]:
+    made = SqliteKit(tmp_path, here=request.param == "here")
     yield made
     made.close()

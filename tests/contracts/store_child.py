@@ -1,4 +1,7 @@
-"""The process that `test_store_kill` kills: it commits without end and says what is on disk, line by line."""
+"""The process that `test_store_kill` kills: it commits without end and says what is on disk, line by line.
+
+`store_child.py FOLDER here`: on the thread that submits, else on the writer thread.
+"""
 
 import json
 import queue
@@ -15,11 +18,11 @@ from gateway.stores import SqliteStore, counters
 CLIENTS = ("alice", "bob", "carol")
 
 
-def main(data_dir: Path) -> None:
+def main(data_dir: Path, where: str) -> None:
     calls: queue.SimpleQueue[object] = queue.SimpleQueue()
     # the floor moves now and then
     counters.FLUSH_ROWS = 150
-    store = SqliteStore(data_dir, calls.put)
+    store = SqliteStore(data_dir, calls.put, calls.put if where == "here" else None)
     known = store.open()
     ids = IdMaker(floor=known.highest_id)
     rng = random.Random(known.rows)
@@ -30,7 +33,8 @@ def main(data_dir: Path) -> None:
         commit.at = now
         said: list[Exception | None] = []
         store.submit(commit, lambda _, error: said.append(error))
-        calls.get()()  # type: ignore[operator]
+        while not said:
+            calls.get()()  # type: ignore[operator]
         assert said == [None], said
 
     if not known.sessions:
@@ -61,4 +65,4 @@ def main(data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -18,6 +18,7 @@ from gateway.reads import Read
 from gateway.records import ClientRecord, ClientRow
 from gateway.stores import MemoryStore, SqliteStore
 from gateway.stores.memory_tables import Tables
+from gateway.stores.pace import Pace
 
 NONE, WAITING, BOUND, LATER, CLAIMED = (int(h) for h in Hold)
 FAR = 10_000_000
@@ -156,16 +157,31 @@ class MemoryKit(Kit):
         return dump_memory(self.store._tables)
 
 
+class AnyPace(Pace):
+    """A disk that is never too slow."""
+
+    def took(self, seconds: float, now: float) -> None:
+        """However long."""
+
+
 class SqliteKit(Kit):
+    """`here`: the caller of `submit` makes the small commits himself."""
+
     name = "sqlite"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, here: bool = False) -> None:
         super().__init__()
         self.folder = folder
+        self.here = here
         self._life = 0
         self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.store: SqliteStore = SqliteStore(self.data_dir, self.calls.put)
+        self.store: SqliteStore = self._made()
         self.known = self.store.open()
+
+    def _made(self) -> SqliteStore:
+        store = SqliteStore(self.data_dir, self.calls.put, self.calls.put if self.here else None)
+        store._pace = AnyPace()
+        return store
 
     @property
     def data_dir(self) -> Path:
@@ -183,12 +199,12 @@ class SqliteKit(Kit):
         for name in ("gateway.db", "gateway.db-wal"):
             shutil.copyfile(before / name, self.data_dir / name)
         self.store.close()
-        self.store = SqliteStore(self.data_dir, self.calls.put)
+        self.store = self._made()
         return self.open()
 
     def reopen(self) -> Recovered:
         self.store.close()
-        self.store = SqliteStore(self.data_dir, self.calls.put)
+        self.store = self._made()
         return self.open()
 
     def submit(self, commit: Commit) -> Exception | None:

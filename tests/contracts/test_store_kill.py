@@ -28,10 +28,10 @@ class Ledger:
         self.next = dict.fromkeys(CLIENTS, 1)
         self.acked: set[int] = set()
 
-    def run(self, data_dir: Path, enough: int) -> None:
+    def run(self, data_dir: Path, enough: int, where: str) -> None:
         """A child works on the folder until it has committed `enough` times, and is killed."""
         with subprocess.Popen(
-            [sys.executable, str(CHILD), str(data_dir)], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(CHILD), str(data_dir), where], stdout=subprocess.PIPE, text=True
         ) as child:
             assert child.stdout is not None
             for count, line in enumerate(child.stdout, 1):
@@ -56,12 +56,13 @@ class Ledger:
         self.acked.update(said["acked"])
 
 
+@pytest.mark.parametrize("where", ["here", "writer"])
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
+def test_killed_again_and_again(tmp_path: Path, seed: int, where: str) -> None:
     rng = random.Random(seed)
     ledger = Ledger()
     for _ in range(4):
-        ledger.run(tmp_path, rng.randint(20, 120))
+        ledger.run(tmp_path, rng.randint(20, 120), where)
         store = SqliteStore(tmp_path, lambda call: call())
         try:
             known = store.open()

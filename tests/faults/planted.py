@@ -7,7 +7,7 @@ there to find, and must find it. `a+b` plants several.
 receipt whose code is that, is never committed, or committed without anybody being told; from then on the store stands
 still. So a test can kill the gateway between receiving and committing, and between committing and answering. With
 `slow_answer`, no bug either, what is committed waits a while for its answer, so that under load there is always
-something without.
+something without. `on_loop` and `on_writer` say where small commits are made, however quick the disk is.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from gateway.hub.intake import Intake
 from gateway.hub.joining import Joining
 from gateway.hub.receipts import Receipts as Receipts_
 from gateway.providers import registry
+from gateway.stores.pace import Pace
 from gateway.stores.sqlite import SqliteStore
 from gateway.transports.mqtt import MqttServer, admission, plain
 from gateway.transports.mqtt.broker.desks import _Counting
@@ -299,6 +300,16 @@ def slow_answer() -> None:
     replace(SqliteStore, "submit", late)
 
 
+def on_loop() -> None:
+    """See above."""
+    replace(Pace, "quick", lambda self, now: True)
+
+
+def on_writer() -> None:
+    """See above."""
+    replace(Pace, "quick", lambda self, now: False)
+
+
 def _held(commit: Commit) -> bool:
     lines = (getattr(op, "event", None) for op in commit.ops)
     return any(HELD.encode() in (item.body or b"") for item in commit.appends) or any(
@@ -328,7 +339,7 @@ BUGS: dict[str, Callable[[], None]] = {
     for f in (
         acked_before_commit, synchronous_off, unmarked, full_is_fine, unbounded, without_dup, ids_anew, not_looked_up,
         patient, own_epochs, never_again, ok_at_once, acked_at_once, forgets, trusting, any_bye, held_commit,
-        held_answer, slow_answer, reporting, called_back_before_commit,
+        held_answer, slow_answer, reporting, called_back_before_commit, on_loop, on_writer,
     )
 }  # fmt: skip
 

@@ -77,8 +77,9 @@ async def story(disk: Path, folder: Path, bug: str = "") -> tuple[list[tuple[int
     return refused, gone
 
 
-async def test_refused_with_507_and_nothing_lost(small_disk: Path, tmp_path: Path) -> None:
-    refused, gone = await story(small_disk, tmp_path / "run")
+@pytest.mark.parametrize("where", ["on_loop", "on_writer"])
+async def test_refused_with_507_and_nothing_lost(small_disk: Path, tmp_path: Path, where: str) -> None:
+    refused, gone = await story(small_disk, tmp_path / "run", where)
     assert set(refused) == {(507, "disk_full")}
     assert gone == []
 

@@ -2,7 +2,8 @@
 
 fdatasync is made to fail in the running process by libfiu (Debian fiu-utils). The gateway must refuse, reopen, and
 answer again only when a checkpoint has gone through. With `synchronous=OFF` planted nothing syncs, so nothing fails, so
-everything is acknowledged: the test must see that.
+everything is acknowledged: the test must see that. Small commits are made on the loop's thread or on the writer's: both
+are seen.
 """
 
 import shutil
@@ -25,7 +26,7 @@ def fiu(folder: Path, pid: int, verb: str) -> None:
     subprocess.run(["fiu-ctrl", "-f", str(folder / "fiu"), *commands, str(pid)], check=True, timeout=20)
 
 
-def wrapped(folder: Path, bug: str = "") -> GatewayProcess:
+def wrapped(folder: Path, bug: str) -> GatewayProcess:
     assert shutil.which("fiu-run"), "fiu-utils is not installed: make test installs it"
     wrap = ("fiu-run", "-x", "-f", str(folder / "fiu"))
     return GatewayProcess(folder, env=fixed_ports(), wrap=wrap, bug=bug)
@@ -37,9 +38,9 @@ async def publish(http: aiohttp.ClientSession, n: int) -> tuple[int, str]:
         return answer.status, body.get("id") or body["code"]
 
 
-async def answers_while_failing(folder: Path, bug: str = "") -> Counter[int]:
+async def answers_while_failing(folder: Path, where: str, bug: str = "") -> Counter[int]:
     """Publish while every sync fails; then heal, and check that the gateway comes back whole."""
-    gateway = wrapped(folder, bug)
+    gateway = wrapped(folder, f"{where}+{bug}" if bug else where)
     async with gateway, gateway.http() as http:
         before = [await publish(http, n) for n in range(20)]
         assert {status for status, _ in before} == {202}
@@ -69,14 +70,16 @@ def gateway_pid(gateway: GatewayProcess) -> int:
     return int(children[0]) if children else gateway.pid
 
 
-async def test_no_publish_of_a_failed_batch_is_acknowledged(tmp_path: Path) -> None:
-    answers = await answers_while_failing(tmp_path)
+@pytest.mark.parametrize("where", ["on_loop", "on_writer"])
+async def test_no_publish_of_a_failed_batch_is_acknowledged(tmp_path: Path, where: str) -> None:
+    answers = await answers_while_failing(tmp_path, where)
     assert set(answers) == {503}
 
 
-async def test_synchronous_off_would_acknowledge_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["on_loop", "on_writer"])
+async def test_synchronous_off_would_acknowledge_them(tmp_path: Path, where: str) -> None:
     """Seen to fail: with `synchronous=OFF` planted, publishes are acknowledged that no disk has."""
-    answers = await answers_while_failing(tmp_path, "synchronous_off")
+    answers = await answers_while_failing(tmp_path, where, "synchronous_off")
     assert answers[202] > 0
 
 

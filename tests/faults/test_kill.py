@@ -15,9 +15,9 @@ KILLS = 20
 NEW_ACKS = 1000
 
 
-async def run(folder: Path, kills: int, bug: str = "") -> dict[str, object]:
+async def run(folder: Path, kills: int, bug: str = "", where: str = "") -> dict[str, object]:
     """Kill the gateway again and again, each time after 1,000 new acknowledgements and with publishes outstanding."""
-    gateway = GatewayProcess(folder, env=fixed_ports(), bug=bug)
+    gateway = GatewayProcess(folder, env=fixed_ports(), bug=bug or where)
     # what a planted bug has lost is not worth waiting for
     patience = "8" if bug else "60"
     async with gateway, LedgerProcess(gateway, "--patience", patience) as ledger:
@@ -26,8 +26,9 @@ async def run(folder: Path, kills: int, bug: str = "") -> dict[str, object]:
 
 
 @pytest.mark.timeout(280)
-async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    verdict = await run(tmp_path, KILLS)
+@pytest.mark.parametrize("where", ["on_loop", "on_writer"])
+async def test_nothing_acknowledged_is_lost(tmp_path: Path, where: str) -> None:
+    verdict = await run(tmp_path, KILLS, where=where)
     assert_clean(verdict)
     # the kills were noticed: sessions were resumed, never begun anew
     assert verdict["welcomes"]["resumed"] >= KILLS
