@@ -24,19 +24,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import structlog
 
-from gateway.commit import Commit, MessageView, Recovered
+from gateway.commit import Commit, Recovered
 from gateway.errors import ConfigError, StoreFailed
-from gateway.records import AuditEntry, Suppression
+from gateway.stores.asked import Asked
 from gateway.stores.pace import Pace, small
-from gateway.stores.people import audit_log, suppressions, suppressions_of
-from gateway.stores.queries import Page, Queries, Uplinks
+from gateway.stores.queries import Queries
 from gateway.stores.recover import recover
 from gateway.stores.rows import Reader
 from gateway.stores.schema import FILE, MIGRATIONS, Migration, connect_reader, connect_writer, lock, migrate
@@ -51,7 +49,7 @@ _Job = tuple[Commit, Done] | Callable[[], None]
 
 # commits of one transaction
 GROUP = 64
-# of the commits on the hub's thread so many between two looks at the log's length: each adds a few hundred pages, or less
+# commits on the hub's thread between two looks at the length of the log: each adds a few hundred pages at the most
 LOOK = 16
 # seconds in which the writer thread lets go of the connection after a commit if it does not copy the log
 LETS_GO = 0.001
@@ -61,7 +59,7 @@ PROBE_BYTES = 64 << 10
 FULL_BYTES = 1 << 20
 
 
-class SqliteStore:
+class SqliteStore(Asked):
     """`post` runs a call on the hub's thread (`loop.call_soon_threadsafe`), `soon` does so from that thread
     (`loop.call_soon`); without it the writer thread makes all commits.
     """
@@ -237,61 +235,6 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise self._explain(error, definite=True) from error
 
-    async def message(self, id: int) -> MessageView | None:
-        return await self._query(lambda queries: queries.message(id))
-
-    async def messages(
-        self, to: str | None, sender: str | None, statuses: tuple[int, ...] | None, before: int, limit: int
-    ) -> list[MessageView]:
-        """Newest first, ids below `before`, without events and bodies; messages only. Others' queries come between
-        the slices.
-        """
-        return await self._pages(
-            lambda queries, below, left: queries.messages(to, sender, statuses, below, left), before, limit
-        )
-
-    async def dead_letters(
-        self, to: str | None, why: str | None, before: int, limit: int, replayed: bool
-    ) -> list[MessageView]:
-        return await self._pages(
-            lambda queries, below, left: queries.dead_letters(to, why, below, left, replayed), before, limit
-        )
-
-    async def _pages(
-        self, slice_of: Callable[[Queries, int, int], Page], before: int, limit: int
-    ) -> list[MessageView]:
-        views: list[MessageView] = []
-        while before and len(views) < limit:
-            page = await self._query(partial(_slice, slice_of, before, limit - len(views)))
-            views += page.views
-            before = page.before
-        return views
-
-    async def suppressions(self, after: tuple[str, str, str], limit: int) -> list[Suppression]:
-        return await self._query(lambda queries: suppressions(queries.conn, after, limit))
-
-    async def suppressions_of(self, address: str) -> list[Suppression]:
-        return await self._query(lambda queries: suppressions_of(queries.conn, address))
-
-    async def audit(self, before: int, limit: int) -> list[AuditEntry]:
-        return await self._query(lambda queries: audit_log(queries.conn, before, limit))
-
-    async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
-        return await self._query(lambda queries: queries.find_key(publisher, key))
-
-    async def waiting(self) -> dict[str, int]:
-        """See ports.Store."""
-        return await self._query(lambda queries: queries.waiting())
-
-    async def uplinks(
-        self, clients: list[str], since: int, last: int
-    ) -> dict[str, dict[int, tuple[int, bytes]]]:
-        """See ports.Store. Clients without any are left out. Others' queries come between the slices."""
-        asked = Uplinks(clients, since, last)
-        while asked.before:
-            await self._query(lambda queries: queries.uplinks(asked))
-        return asked.found
-
     # -- the writer thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -457,10 +400,6 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):
                 self._conn.close()
         self._queries = self._wal = self._writer = self._conn = None
-
-
-def _slice(slice_of: Callable[[Queries, int, int], Page], before: int, left: int, queries: Queries) -> Page:
-    return slice_of(queries, before, left)
 
 
 def _code(error: sqlite3.Error) -> int:
