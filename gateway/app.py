@@ -27,6 +27,7 @@ from gateway.observe.metrics import Watch, exposition
 from gateway.ports import Handle
 from gateway.providers.callbacks import Callbacks
 from gateway.providers.dispatcher import Dispatcher
+from gateway.providers.fetched import Fetched
 from gateway.stores import SqliteStore
 from gateway.transports.mqtt import MqttServer
 from gateway.transports.mqtt.broker import BrokerLinks
@@ -121,7 +122,11 @@ class Gateway:
         self.callbacks: CallbackServer | None = None
         if config.callbacks.listen:
             reader = Callbacks(
-                config.callbacks.public_url, self.dispatcher.provider, clock.wall, self.watch.receipt
+                config.callbacks.public_url,
+                self.dispatcher.provider,
+                clock.wall,
+                self.watch.receipt,
+                Fetched(self.dispatcher.fetch, clock.wall),
             )
             self.callbacks = CallbackServer(self.hub, reader, config.callbacks)
         self._lag: asyncio.TimerHandle | None = None

@@ -33,7 +33,7 @@ class Reader(Protocol):
     """What the listener needs of the providers (providers/callbacks.py)."""
 
     def check(self, channel: str) -> None: ...
-    def read(
+    async def read(
         self,
         channel: str,
         method: str,
@@ -130,7 +130,7 @@ class CallbackServer:
             # of two signatures none is taken for the other
             headers[key] = f"{headers[key]}, {value}" if key in headers else value
         query = dict(request.rel_url.query)
-        reply = self._reader.read(channel, request.method, target, query, headers, body)
+        reply = await self._reader.read(channel, request.method, target, query, headers, body)
         if reply.receipts:
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT):

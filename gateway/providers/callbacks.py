@@ -1,17 +1,20 @@
-"""Callbacks as providers read them: the channel's own provider checks the signature and gives the receipts. Pure, but
-for the log.
-"""
+"""Callbacks as providers read them: the channel's own provider checks the signature and gives the receipts."""
 
 from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
 
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.observe.log import get_logger
 from gateway.ports import Reply
-from gateway.providers.provider import Call, Forged, Provider, Reporting, line
+from gateway.providers.fetched import Fetched
+from gateway.providers.provider import Call, Forged, Needs, Provider, Reporting, line
 
 _log = get_logger("callbacks")
 
 PATH = "/v1/callbacks/"
+# URLs that one call may need
+MAX_NEEDS = 2
 
 
 def url_of(public_url: str, channel: str) -> str:
@@ -21,7 +24,7 @@ def url_of(public_url: str, channel: str) -> str:
 
 class Callbacks:
     """`provider_of` a channel: the dispatcher's own. `wall`: real time, Unix s. `note`: told of each call that is not
-    taken, (channel, why).
+    taken, (channel, why). `fetched`: what providers need to check a signature.
     """
 
     def __init__(
@@ -30,11 +33,13 @@ class Callbacks:
         provider_of: Callable[[str], Provider | None],
         wall: Callable[[], float],
         note: Callable[[str, str], None],
+        fetched: Fetched,
     ) -> None:
         self._public_url = public_url
         self._provider_of = provider_of
         self._wall = wall
         self._note = note
+        self._fetched = fetched
 
     def check(self, channel: str) -> None:
         """Raises NotFound for a channel that takes none."""
@@ -46,7 +51,7 @@ class Callbacks:
             raise NotFound("no channel of this name takes callbacks", code="no_callbacks")
         return provider
 
-    def read(
+    async def read(
         self,
         channel: str,
         method: str,
@@ -56,11 +61,18 @@ class Callbacks:
         body: bytes,
     ) -> Reply:
         """`target`: path and query as they came; names of headers are in lower case. Raises NotFound; Forbidden for a
-        signature that is wrong; GatewayError 400 for what is signed and cannot be read.
+        signature that is wrong; GatewayError 400 for what is signed and cannot be read; Unavailable where what proves
+        the signature cannot be had.
         """
         provider = self._reporting(channel)
         call = Call(method, self._public_url + target, query, headers, body)
         try:
+            for _ in range(MAX_NEEDS):
+                try:
+                    return provider.callback(call, self._wall())
+                except Needs as needs:
+                    answer = await self._fetched.get(channel, needs)
+                    call = replace(call, fetched={**call.fetched, needs.url: answer})
             return provider.callback(call, self._wall())
         except Forged as error:
             self._note(channel, "forged")

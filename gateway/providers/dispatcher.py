@@ -25,7 +25,7 @@ from gateway.providers.callbacks import url_of
 from gateway.providers.failures import INTERNAL, failed, way_is_good
 from gateway.providers.history import KINDS
 from gateway.providers.http import NoAnswer
-from gateway.providers.provider import Provider, Send, Unsendable, line
+from gateway.providers.provider import Answer, Provider, Request, Send, Unsendable, line
 from gateway.providers.resolver import Lookup, system_lookup
 from gateway.wire import trace_of
 
@@ -83,6 +83,19 @@ class Dispatcher:
         """That of a channel, None where no channel has this name."""
         found = self._channels.get(channel)
         return found.provider if found is not None else None
+
+    async def fetch(self, channel: str, url: str) -> Answer:
+        """What is at an https URL, for a callback of this channel: by its own connections, to public addresses only,
+        and no redirect is followed. Raises NoAnswer.
+        """
+        found = self._channels.get(channel)
+        if (
+            found is None
+            or found.http is None
+            or not (url.startswith("https://") or found.settings.allow_private)
+        ):
+            raise NoAnswer(sent=False)
+        return await found.http.exchange(Request(url, {}, b"", "GET"))
 
     def room(self, channel: str) -> int:
         """How many more attempts the channel takes now. One, where no channel has this name: it is refused at once."""

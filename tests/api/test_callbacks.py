@@ -17,12 +17,17 @@ from gateway.config import Callbacks as Settings
 from gateway.config import Webhook, load
 from gateway.errors import CommitUnknown, ConfigError, Unavailable
 from gateway.ports import Receipt
+from gateway.ports import Reply as Answered
 from gateway.providers.callbacks import Callbacks, url_of
 from gateway.providers.dispatcher import Dispatcher
+from gateway.providers.fetched import AT_ONCE, Fetched
+from gateway.providers.http import NoAnswer
+from gateway.providers.provider import Answer, Call, Forged, Needs
 from tests.api.support import Reply
 from tests.hub.test_rules import SECRET
 from tests.providers.reporter import Reporter, sign
 
+CERTIFICATE = "https://sns.example/cert.pem"
 PUBLIC = "https://callbacks.example.org/gw"
 
 
@@ -45,19 +50,44 @@ class Hub:
             raise self.fails
 
 
+class Needing:
+    """Needs a certificate before it can read."""
+
+    def callback(self, call: Call, wall: float) -> Answered:
+        if CERTIFICATE not in call.fetched:
+            raise Needs(CERTIFICATE, 60.0)
+        if call.fetched[CERTIFICATE].body != b"good":
+            raise Forged("another certificate")
+        return Answered(body=b"thanks")
+
+
 class Outside:
     """The world, at the listener."""
 
     def __init__(self, settings: Settings) -> None:
         self.hub = Hub()
         hook = Webhook(url="https://hook.example/x", secret=SECRET)
-        providers: dict[str, Any] = {"sms": Reporter("sms", hook, url_of(PUBLIC, "sms")), "hook": object()}
+        providers: dict[str, Any] = {
+            "sms": Reporter("sms", hook, url_of(PUBLIC, "sms")),
+            "hook": object(),
+            "mail": Needing(),
+        }
         self.notes: list[tuple[str, str]] = []
+        self.clock = 1.0
+        self.asked: list[str] = []
+        self.there: dict[str, Answer] = {}
         reader = Callbacks(
-            PUBLIC, providers.get, lambda: 1.0, lambda channel, why: self.notes.append((channel, why))
-        )
+            PUBLIC, providers.get, lambda: 1.0, lambda channel, why: self.notes.append((channel, why)),
+            Fetched(self.fetch, lambda: self.clock),
+        )  # fmt: skip
         self.server = CallbackServer(self.hub, reader, settings)
         self.session = aiohttp.ClientSession()
+
+    async def fetch(self, channel: str, url: str) -> Answer:
+        self.asked.append(f"{channel} {url}")
+        if url not in self.there:
+            raise NoAnswer(sent=True)
+        return self.there[url]
 
     async def call(
         self,
@@ -264,3 +294,62 @@ def test_a_step_that_nothing_could_satisfy_is_refused(
     with pytest.raises(ConfigError) as error:
         Dispatcher(settings, public_url)
     assert error.value.field == "channels.sms.satisfied_by"
+
+
+# -- what a provider needs to check a signature ------------------------------------------------------------------------
+
+
+async def test_what_proves_a_signature_is_fetched_once_and_kept_for_a_while(outside: Outside) -> None:
+    outside.there[CERTIFICATE] = Answer(200, {}, b"good")
+    for _ in range(2):
+        reply = await outside.call(path="/v1/callbacks/mail", headers={})
+        assert (reply.status, reply.raw) == (200, b"thanks")
+    assert outside.asked == [f"mail {CERTIFICATE}"]
+    outside.clock += 60.0
+    assert (await outside.call(path="/v1/callbacks/mail", headers={})).status == 200
+    assert len(outside.asked) == 2
+
+
+async def test_what_cannot_be_fetched_is_asked_for_again_by_the_next_call(outside: Outside) -> None:
+    reply = await outside.call(path="/v1/callbacks/mail", headers={})
+    assert reply.problem == (503, "callback_unverified", None)
+    outside.there[CERTIFICATE] = Answer(404, {}, b"")
+    assert (await outside.call(path="/v1/callbacks/mail", headers={})).problem[:2] == (403, "callback_forged")
+    # what was no certificate is not kept
+    outside.there[CERTIFICATE] = Answer(200, {}, b"good")
+    assert (await outside.call(path="/v1/callbacks/mail", headers={})).status == 200
+
+
+async def test_a_flood_of_strangers_fetches_a_few_at_once(outside: Outside) -> None:
+    going, started = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(channel: str, url: str) -> Answer:
+        started.release()
+        await going.wait()
+        return Answer(200, {}, b"good")
+
+    outside.server._reader._fetched._fetch = slow  # type: ignore[attr-defined]
+    calls = [asyncio.create_task(outside.call(path="/v1/callbacks/mail", headers={})) for _ in range(AT_ONCE)]
+    for _ in calls:
+        await started.acquire()
+    assert (await outside.call(path="/v1/callbacks/mail", headers={})).problem[:2] == (
+        503,
+        "callback_unverified",
+    )
+    going.set()
+    assert [(await call).status for call in calls] == [200] * AT_ONCE
+
+
+async def test_the_dispatcher_fetches_https_only_and_no_private_address() -> None:
+    hook = Webhook(url="https://hook.example/x", secret=SECRET)
+    dispatcher = Dispatcher({"hook": hook})
+    await dispatcher.start("0" * 16)
+    try:
+        for url in ("http://sns.example/cert.pem", "https://127.0.0.1/cert.pem", "https://[::1]/cert.pem"):
+            with pytest.raises(NoAnswer) as none:
+                await dispatcher.fetch("hook", url)
+            assert not none.value.sent
+        with pytest.raises(NoAnswer):
+            await dispatcher.fetch("nobody", "https://sns.example/cert.pem")
+    finally:
+        await dispatcher.close()
