@@ -3,7 +3,7 @@ the loop, and can be told to answer late, to refuse, to fail. What the API asks 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from gateway.hub.texts import Texts
 from gateway.ids import IdMaker, encode_id
 from gateway.model import LANES, Extra, Hold, Item, Kind, Publish, Status, check_address
 from gateway.ports import Handle
-from gateway.records import ClientRecord, ClientRow
+from gateway.records import AuditEntry, ClientRecord, ClientRow, Suppression
 from gateway.templates import TemplateRow, Variant
 from gateway.wire import check_body
 
@@ -54,6 +54,8 @@ class StoreDouble:
     def __init__(self) -> None:
         self.views: dict[int, MessageView] = {}
         self.broken: Exception | None = None
+        self.suppressed: dict[tuple[str, str, str], Suppression] = {}
+        self.entries: list[AuditEntry] = []
 
     def open(self) -> Any:
         raise AssertionError("the API does not open the store")
@@ -91,6 +93,18 @@ class StoreDouble:
         found = await self.messages(to, None, (Status.DEAD,), before, len(self.views))
         return [v for v in found if why in {None, v.item.why} and (replayed or not v.replayed)][:limit]
 
+    async def suppressions(self, after: tuple[str, str, str], limit: int) -> list[Suppression]:
+        self._check()
+        return [row for key, row in sorted(self.suppressed.items()) if key > after][:limit]
+
+    async def suppressions_of(self, address: str) -> list[Suppression]:
+        self._check()
+        return [row for key, row in sorted(self.suppressed.items()) if key[0] == address]
+
+    async def audit(self, before: int, limit: int) -> list[AuditEntry]:
+        self._check()
+        return [entry for entry in reversed(self.entries) if entry.id < before][:limit]
+
     async def find_key(self, publisher: str, key: str) -> tuple[int, bytes] | None:
         raise AssertionError("the API does not look for keys")
 
@@ -100,6 +114,22 @@ class StoreDouble:
 
     def figures(self) -> dict[str, float]:
         return {}
+
+
+class SuppressionsDouble:
+    """Those of the store, written at once."""
+
+    def __init__(self, store: StoreDouble) -> None:
+        self._rows = store.suppressed
+
+    async def put(self, rows: Sequence[Suppression], by: str) -> None:
+        self._rows.update((row.key, row) for row in rows)
+
+    async def drop(self, address: str, channel: str, category: str, by: str) -> int:
+        gone = [k for k in self._rows if k[0] == address and channel in {"", k[1]} and category in {"", k[2]}]
+        for key in gone:
+            del self._rows[key]
+        return len(gone)
 
 
 class HubDouble:
@@ -112,6 +142,7 @@ class HubDouble:
         self.config = config
         self.scheduler = LoopScheduler()
         self.store = StoreDouble()
+        self.suppressions = SuppressionsDouble(self.store)
         self.events = EventRing(config.limits.sse_ring, config.limits.sse_clients, self.scheduler.now())
         self.trace_root = "00112233445566ff"
         self.commit = Commit()
@@ -263,6 +294,11 @@ class HubDouble:
     def client_row(self, client: str) -> ClientRow | None:
         return self.rows.get(client)
 
+    def audit(self, who: str, act: str, data: dict[str, Any]) -> None:
+        self.store.entries.append(
+            AuditEntry(self.scheduler.now(), who, act, data, len(self.store.entries) + 1)
+        )
+
     async def put_template(
         self, name: str, variants: list[Variant], by: str, expected: int | None
     ) -> TemplateRow:
@@ -274,18 +310,18 @@ class HubDouble:
         op.then(op)
         return written[0]
 
-    async def put_client(self, client: str, record: ClientRecord) -> ClientRow:
+    async def put_client(self, client: str, record: ClientRecord, by: str = "") -> ClientRow:
         for i, name in enumerate(record.fallback or ()):
             if name not in CHANNELS:
                 raise Invalid("no such channel", code="channel_unknown", field=f"$.fallback[{i}]")
         row = self.rows[client] = ClientRow(client, record)
         return row
 
-    async def forget(self, client: str) -> None:
+    async def forget(self, client: str, by: str = "") -> None:
         self.rows.pop(client, None)
         self.online.pop(client, None)
 
-    async def disconnect(self, client: str, ban: float | None) -> bool:
+    async def disconnect(self, client: str, ban: float | None, by: str = "") -> bool:
         if ban is not None:
             self.bans[client] = ban
         return self.online.pop(client, None) is not None
@@ -306,7 +342,7 @@ class HubDouble:
         view.replayed = fresh.item.id
         return fresh.item.id
 
-    async def drop_dead(self, ids: list[int] | None) -> int:
+    async def drop_dead(self, ids: list[int] | None, by: str = "") -> int:
         views = self.store.views
         dead = [id for id, v in views.items() if v.item.status == Status.DEAD and (ids is None or id in ids)]
         for id in dead:
