@@ -193,7 +193,7 @@ def test_the_backend(place: Place) -> None:
 
 
 def test_the_configuration(place: Place) -> None:
-    (content,) = blocks("toml")
+    content, _ = blocks("toml")  # the second one loads: test_links.py
     (place.folder / "gateway.toml").write_text(content)
     shown = place.run(".venv/bin/bot-gateway check --config gateway.toml")
     assert "https://example.com/messages" in shown
