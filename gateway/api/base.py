@@ -19,7 +19,7 @@ from gateway.hub.events import EventRing
 from gateway.hub.suppressions import Suppressions
 from gateway.hub.texts import Texts
 from gateway.model import Publish
-from gateway.ports import Scheduler, Store
+from gateway.ports import Outcome, Scheduler, Store
 from gateway.records import ClientRecord, ClientRow
 from gateway.templates import TemplateRow, Variant
 
@@ -60,6 +60,7 @@ class HubApi(Protocol):
     @property
     def suppressions(self) -> Suppressions: ...
     def audit(self, who: str, act: str, data: dict[str, Any]) -> None: ...
+    async def test_channel(self, channel: str, address: str, body: bytes, by: str) -> Outcome: ...
     async def put_template(
         self, name: str, variants: list[Variant], by: str, expected: int | None
     ) -> TemplateRow: ...

@@ -350,6 +350,27 @@ class ChannelOut(Struct, kw_only=True):
     proxies: list[ProxyOut]
 
 
+class ChannelTestBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One attempt, to see that a channel works."""
+
+    address: Annotated[
+        str, Meta(max_length=4096, description="whom it goes to, where the channel needs one")
+    ] = ""
+    body: Annotated[Raw | UnsetType, Meta(description="as of a message; absent: a short text")] = UNSET
+
+
+class ChannelTested(Struct, omit_defaults=True, kw_only=True):
+    """What the provider made of it."""
+
+    outcome: Literal["accepted", "delivered", "retry", "refused", "ambiguous", "held"]
+    reason: str
+    ms: Annotated[int, Meta(description="how long it took")]
+    blame: str = ""
+    code: str = ""
+    status: Annotated[int, Meta(description="of HTTP")] = 0
+    provider_id: str = ""
+
+
 class Channels(Struct):
     channels: list[ChannelOut]
 

@@ -62,6 +62,7 @@ def build() -> argparse.ArgumentParser:
     _status(commands)
     _dead_letters(commands)
     _clients(commands)
+    _channels(commands)
     _mqtt(commands)
     return parser
 
@@ -197,6 +198,19 @@ def _clients(commands: "Commands[Parser]") -> None:
     _api(disconnect)
     disconnect.add_argument("client", type=client_id, metavar="CLIENT")
     disconnect.add_argument("--ban", type=above_zero, metavar="DURATION", help="and keep it away for so long")
+
+
+def _channels(commands: "Commands[Parser]") -> None:
+    group = _group(commands, "channels", "The fallback channels.")
+    _api(_add(group, "list", "channels:listing", "How they are: breakers, pauses, what waits."))
+    test = _add(
+        group, "test", "channels:test", "Make one attempt at a channel; 0: the provider has taken it."
+    )
+    _api(test)
+    test.add_argument("channel", metavar="CHANNEL")
+    test.add_argument("--address", metavar="ADDRESS", help="whom it goes to, where the channel needs one")
+    test.add_argument("--body", metavar="BODY", help="JSON, or text that is none; default: a short text")
+    test.add_argument("--text", action="store_true", help="BODY is text, whatever it looks like")
 
 
 def _mqtt(commands: "Commands[Parser]") -> None:

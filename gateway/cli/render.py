@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from gateway.cli.output import clean, moment, shown, span
-from gateway.cli.shapes import ClientView, Message, Step
+from gateway.cli.shapes import ChannelView, ClientView, Message, Step
 
 _STYLE = {
     "delivered": "green",
@@ -106,6 +106,23 @@ def message_table(messages: Iterable[Message]) -> Table:
         why = message.why if len(message.why) <= SHORT else message.why[: SHORT - 1] + "…"
         cells = (message.to, message.sender, moment(message.status_at), why, message.replayed_as or "")
         table.add_row(Text(message.id, "bold"), *map(clean, cells))
+    return table
+
+
+def channel_table(channels: Iterable[ChannelView]) -> Table:
+    """Channels, one a row."""
+    table = _table("channel", "kind", "breaker", "under way", "waiting", "last hour", "paused until")
+    for channel in channels:
+        hour = ", ".join(f"{count} {kind}" for kind, count in channel.last_hour.items() if count)
+        table.add_row(
+            Text(channel.name, "bold"),
+            channel.kind,
+            Text(channel.breaker, "" if channel.breaker == "closed" else "red"),
+            str(channel.in_flight),
+            str(channel.waiting),
+            hour,
+            moment(channel.paused_until) if channel.paused_until else "",
+        )
     return table
 
 

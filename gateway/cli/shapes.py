@@ -73,6 +73,31 @@ class SessionView(Struct):
     in_flight: int
 
 
+class ChannelView(Struct):
+    """How a channel is. `paused_until`: Unix ms."""
+
+    name: str
+    kind: str
+    breaker: str
+    in_flight: int
+    waiting: int
+    last_hour: dict[str, int]
+    paused_until: int | None = None
+
+
+class ChannelList(Struct):
+    channels: list[ChannelView]
+
+
+class ChannelTested(Struct):
+    """What became of a test of a channel."""
+
+    outcome: str
+    reason: str
+    ms: int
+    blame: str = ""
+
+
 class ClientView(Struct):
     """A client: presence, session, queue. Times are Unix ms, `not_before` Unix seconds."""
 

@@ -12,14 +12,17 @@ from gateway.auth.principal import Principal
 from gateway.commit import Change, DropDead, Event, Forget, MessageView, PutClient
 from gateway.engine.session import Session
 from gateway.engine.states import State
-from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound
+from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound, Unavailable
 from gateway.hub.core import Core, ms
 from gateway.hub.person import checked
 from gateway.ids import encode_id
-from gateway.model import Chain, Extra, Hold, Item, Kind, Status
+from gateway.model import NORMAL, Chain, Extra, Hold, Item, Kind, Status
+from gateway.ports import Outcome
 from gateway.records import ClientRecord, ClientRow
 from gateway.templates import TemplateRow, Variant
 
+# ms that a test of a channel is worth something
+TEST_TTL = 60_000
 _NONE, _WAITING, _LATER = int(Hold.NONE), int(Hold.WAITING), int(Hold.LATER)
 
 
@@ -290,6 +293,24 @@ class Admin:
         )
         id: int = await future
         return id
+
+    async def test_channel(self, channel: str, address: str, body: bytes, by: str) -> Outcome:
+        """One attempt at a channel, of a message that is nobody's: nothing is stored of it but who made it. Raises
+        NotFound, Unavailable.
+        """
+        core = self.core
+        if channel not in core.config.channels:
+            raise NotFound("no such channel")
+        if core.down:
+            raise Unavailable(f"not ready: {core.down}", code="not_ready", retry_after=1.0)
+        now = core.now()
+        item = Item(core.ids.next(now), "test", by, NORMAL, now, now + TEST_TTL, body, Extra(type="test"))
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        core.audit(by, "channel.test", {"channel": channel})
+        self.handover.attempts.outbound.send(
+            channel, item, 1, address, lambda came: None if outcome.done() else outcome.set_result(came)
+        )
+        return await outcome
 
     async def drop_dead(self, ids: list[int] | None, by: str = "") -> int:
         """Delete dead letters, all where `ids` is None. How many."""

@@ -136,6 +136,7 @@ class Hub:
         self.client_row = self.admin.client_row
         self.put_client = self.admin.put_client
         self.put_template = self.admin.put_template
+        self.test_channel = self.admin.test_channel
         self.audit = self.core.audit
         self.forget = self.admin.forget
         self.disconnect = self.admin.disconnect

@@ -18,7 +18,7 @@ from gateway.hub.events import EventRing
 from gateway.hub.texts import Texts
 from gateway.ids import IdMaker, encode_id
 from gateway.model import LANES, Extra, Hold, Item, Kind, Publish, Status, check_address
-from gateway.ports import Handle
+from gateway.ports import Handle, Outcome
 from gateway.records import AuditEntry, ClientRecord, ClientRow, Suppression
 from gateway.templates import TemplateRow, Variant
 from gateway.wire import check_body
@@ -163,6 +163,7 @@ class HubDouble:
         self.rows: dict[str, ClientRow] = {}
         self.bans: dict[str, float] = {}
         self.unreplayable = 0
+        self.tested: list[tuple[str, str, bytes, str]] = []
         self._ids = IdMaker()
         self._keys: dict[tuple[str, str], tuple[int, Publish]] = {}
         self._waiting: list[Callable[[], None]] = []
@@ -298,6 +299,12 @@ class HubDouble:
         self.store.entries.append(
             AuditEntry(self.scheduler.now(), who, act, data, len(self.store.entries) + 1)
         )
+
+    async def test_channel(self, channel: str, address: str, body: bytes, by: str) -> Outcome:
+        if channel not in CHANNELS:
+            raise NotFound("no such channel")
+        self.tested.append((channel, address, body, by))
+        return Outcome("refused", "HTTP 410", blame="recipient", status=410)
 
     async def put_template(
         self, name: str, variants: list[Variant], by: str, expected: int | None

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.api.channels import TEXT
 from gateway.errors import StoreFailed
 from tests.api.double import HubDouble
-from tests.api.support import CHANNEL, READER, SENDER, Caller
+from tests.api.support import ADMIN, CHANNEL, READER, SENDER, Caller
 
 
 @pytest.fixture
@@ -43,6 +44,18 @@ async def test_how_the_channels_are(as_key: Callable[[str | None], Caller], hub:
     assert (await as_key(SENDER)("GET", "/v1/channels")).problem == (403, "scope_missing", None)
     hub.store.broken = StoreFailed("away", definite=True)
     assert (await as_key(READER)("GET", "/v1/channels")).problem == (503, "unavailable", None)
+
+
+async def test_a_channel_can_be_tried(as_key: Callable[[str | None], Caller], hub: HubDouble) -> None:
+    admin = as_key(ADMIN)
+    reply = await admin("POST", "/v1/channels/hook/test", {"address": "a", "body": {"n": 1}})
+    assert reply.json | {"ms": 0} == {
+        "outcome": "refused", "reason": "HTTP 410", "ms": 0, "blame": "recipient", "status": 410
+    }  # fmt: skip
+    assert (await admin("POST", "/v1/channels/hook/test")).status == 200
+    assert hub.tested == [("hook", "a", b'{"n": 1}', "api:backend"), ("hook", "", TEXT, "api:backend")]
+    assert (await admin("POST", "/v1/channels/fax/test")).problem == (404, "not_found", None)
+    assert (await as_key(READER)("POST", "/v1/channels/hook/test")).problem == (403, "scope_missing", None)
 
 
 async def test_callbacks_have_a_listener_of_their_own(nobody: Caller) -> None:

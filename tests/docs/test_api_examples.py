@@ -45,6 +45,7 @@ API = [
     ("Dead letters", [200]),
     ("Operations", [200, 200, 200, 200]),
     ("Channels", [200]),
+    ("Channels", [200]),
 ]
 PEOPLE = [
     ("The people behind clients", [200]),

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gateway.config import Category, Channel, Config, Routes, Session, Webhook
+from gateway.errors import NotFound
 from gateway.ids import encode_id
 from gateway.model import Publish, Status
 from gateway.ports import Outcome, Receipt
@@ -213,3 +214,18 @@ def test_explain_says_what_each_channel_would_do(rig: Rig) -> None:
         "why": "quiet hours (UTC)",
         "until": end_of(rig),
     }
+
+
+def test_a_test_of_a_channel_is_one_attempt_that_nothing_remembers(rig: Rig) -> None:
+    def answer() -> None:
+        rig.sent.attempts[-1][2](Outcome("retry", "HTTP 503", status=503))
+
+    told = rig.run(rig.hub.test_channel("sms", PHONE, b'"hi"', "api:ops"), answer)
+    assert (told.kind, told.status) == ("retry", 503)
+    assert (tried(rig), rig.sent.bodies) == (["sms"], [b'"hi"'])
+    rig.pass_(60)
+    assert tried(rig) == ["sms"]
+    assert rig.run(rig.store.messages("test", None, None, 1 << 62, 10)) == []
+    assert [e.act for e in rig.run(rig.store.audit(1 << 53, 1))] == ["channel.test"]
+    with pytest.raises(NotFound):
+        rig.run(rig.hub.test_channel("fax", "", b"1", "api:ops"))
