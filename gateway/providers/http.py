@@ -165,7 +165,10 @@ class HttpCarrier:
         return progress.answer
 
     async def _exchange(self, request: Request, proxy: Proxy | None, end: float, progress: _Progress) -> None:
-        url = URL(request.url)
+        try:
+            url = URL(request.url)
+        except ValueError:
+            raise aiohttp.InvalidURL(request.url) from None
         host = url.raw_host or ""
         if not self._settings.allow_private and is_literal(host) and not is_public(host):
             raise AddressRefused
