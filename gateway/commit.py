@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from gateway.commit_people import Audit, DropSuppressions, PutSuppressions, PutTemplate
 from gateway.errors import GatewayError
 from gateway.model import ChainRow, Item, Missed, SessionRow, Status
 from gateway.reads import Event as Event  # noqa: PLC0414 - its name is known here
 from gateway.reads import Read
-from gateway.records import AuditEntry, ClientRow, Suppression
+from gateway.records import ClientRow
 from gateway.templates import TemplateRow
 
 
@@ -184,60 +185,6 @@ class PutClient:
     def __init__(self, row: ClientRow, then: Callable[["PutClient"], None] | None = None) -> None:
         self.row = row
         self.then = then
-
-
-class PutTemplate:
-    """Write a version of a template; of its name only the newest `keep` stay."""
-
-    __slots__ = ("keep", "row", "then")
-
-    def __init__(
-        self, row: TemplateRow, keep: int, then: Callable[["PutTemplate"], None] | None = None
-    ) -> None:
-        self.row = row
-        self.keep = keep
-        self.then = then
-
-
-class PutSuppressions:
-    """Write them; of those that are there already, `why`, `at` and `by` change."""
-
-    __slots__ = ("rows", "then")
-
-    def __init__(
-        self, rows: list[Suppression], then: Callable[["PutSuppressions"], None] | None = None
-    ) -> None:
-        self.rows = rows
-        self.then = then
-
-
-class DropSuppressions:
-    """Delete those of an address; of this channel and category where they are not empty."""
-
-    __slots__ = ("address", "category", "channel", "count", "then")
-
-    def __init__(
-        self,
-        address: str,
-        channel: str = "",
-        category: str = "",
-        then: Callable[["DropSuppressions"], None] | None = None,
-    ) -> None:
-        self.address = address
-        self.channel = channel
-        self.category = category
-        self.then = then
-        self.count = 0  # result
-
-
-class Audit:
-    """A line of the audit log, durable with the act that it tells of."""
-
-    __slots__ = ("entry", "then")
-
-    def __init__(self, entry: AuditEntry) -> None:
-        self.entry = entry
-        self.then = None
 
 
 class Forget:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.commit import Audit, Change, Commit, Event, Gap, SettleGaps, Sink
+from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
+from gateway.commit_people import Audit
 from gateway.config import Config
 from gateway.engine.backoff import Chance
 from gateway.engine.session import Session

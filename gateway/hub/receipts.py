@@ -22,7 +22,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from gateway.commit import Change, Event, PutSuppressions
+from gateway.commit import Change, Event
+from gateway.commit_people import PutSuppressions
 from gateway.engine.handover import Verdict, receive
 from gateway.errors import GatewayError, Unavailable
 from gateway.hub.core import Core

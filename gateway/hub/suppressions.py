@@ -9,7 +9,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from gateway.commit import DropSuppressions, PutClient, PutSuppressions
+from gateway.commit import PutClient
+from gateway.commit_people import DropSuppressions, PutSuppressions
 from gateway.hub.core import Core
 from gateway.records import ClientRow, Suppression
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.commit import PutTemplate
+from gateway.commit_people import PutTemplate
 from gateway.config import Channel
 from gateway.errors import Conflict, Invalid, Limited, NotFound
 from gateway.hub.core import Core

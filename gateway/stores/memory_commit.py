@@ -3,11 +3,9 @@
 from msgspec.structs import asdict, replace
 
 from gateway.commit import (
-    Audit,
     Change,
     Commit,
     DropDead,
-    DropSuppressions,
     Event,
     Forget,
     Gap,
@@ -15,16 +13,16 @@ from gateway.commit import (
     Op,
     PutClient,
     PutSession,
-    PutSuppressions,
-    PutTemplate,
     Reclaim,
     SettleGaps,
     Sweep,
     Twin,
     Unbind,
 )
+from gateway.commit_people import Audit, DropSuppressions, PutSuppressions, PutTemplate
 from gateway.model import ChainRow, Hold, Item, Missed, Phase, SessionRow, Status
 from gateway.records import ClientRow
+from gateway.stores.memory_people import carry_out
 from gateway.stores.memory_tables import Key, Known, Row, Tables, copy_chain
 
 _NONE, _WAITING, _BOUND = int(Hold.NONE), int(Hold.WAITING), int(Hold.BOUND)
@@ -190,7 +188,7 @@ class Carrier:
         elif isinstance(op, PutClient):
             self.tables.clients.put(op.row.client, replace(op.row))
         elif isinstance(op, PutTemplate | PutSuppressions | DropSuppressions | Audit):
-            self._people(op)
+            carry_out(self.tables, op)
         elif isinstance(op, Forget):
             self._forget(op)
         elif isinstance(op, Note):
@@ -201,22 +199,6 @@ class Carrier:
             self._sweep(op)
         else:
             raise TypeError(f"not an operation: {op!r}")
-
-    def _people(self, op: PutTemplate | PutSuppressions | DropSuppressions | Audit) -> None:
-        if isinstance(op, PutTemplate):
-            row = op.row
-            self.tables.templates.put((row.name, row.version), row)
-            self.tables.templates.drop((row.name, row.version - op.keep))
-        elif isinstance(op, PutSuppressions):
-            for one in op.rows:
-                self.tables.suppressions.put(one.key, one)
-        elif isinstance(op, DropSuppressions):
-            for key in [key for key in self.tables.suppressions if _concerns(op, key)]:
-                self.tables.suppressions.drop(key)
-                op.count += 1
-        else:
-            id = max(self.tables.audit, default=0) + 1
-            self.tables.audit.put(id, replace(op.entry, id=id))
 
     def _event(self, event: Event) -> None:
         self.tables.events.put(event.id, (*self.tables.events.get(event.id, ()), event))
@@ -402,11 +384,6 @@ class Carrier:
 def _ended(row: Row) -> bool:
     """What a provider has accepted has ended where its row says when."""
     return row.status > _ACCEPTED or (row.status == _ACCEPTED and row.ended_at > 0)
-
-
-def _concerns(op: DropSuppressions, key: tuple[str, str, str]) -> bool:
-    address, channel, category = key
-    return address == op.address and op.channel in {"", channel} and op.category in {"", category}
 
 
 def _free(chain: ChainRow | None) -> bool:

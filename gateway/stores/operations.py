@@ -14,22 +14,19 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.commit import (
-    Audit,
     Change,
     DropDead,
-    DropSuppressions,
     Forget,
     Note,
     Op,
     PutClient,
     PutSession,
-    PutSuppressions,
-    PutTemplate,
     Reclaim,
     SettleGaps,
     Sweep,
     Unbind,
 )
+from gateway.commit_people import Audit, DropSuppressions, PutSuppressions, PutTemplate
 from gateway.model import Hold, Item
 from gateway.stores.clients import PUT_GAP, Clients, gap_values
 from gateway.stores.counters import Counters

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.commit import Audit, DropSuppressions, PutSuppressions, PutTemplate
+from gateway.commit_people import Audit, DropSuppressions, PutSuppressions, PutTemplate
 from gateway.reads import ReadSuppressed
 from gateway.records import AuditEntry, Suppression
 from gateway.stores.rows import bulk, encode_json, fetch

@@ -11,7 +11,8 @@ from msgspec import UNSET
 
 from gateway.auth import Principal
 from gateway.clock import SystemClock
-from gateway.commit import Commit, Event, MessageView, PutTemplate, Sink
+from gateway.commit import Commit, Event, MessageView, Sink
+from gateway.commit_people import PutTemplate
 from gateway.config import Config
 from gateway.errors import Conflict, Forbidden, GatewayError, Invalid, NotFound, Unavailable
 from gateway.hub.events import EventRing

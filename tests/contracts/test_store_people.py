@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import Audit, DropSuppressions, PutSuppressions
+from gateway.commit_people import Audit, DropSuppressions, PutSuppressions
 from gateway.reads import ReadSuppressed
 from gateway.records import AuditEntry, Suppression
 from tests.contracts.storekit import Kit

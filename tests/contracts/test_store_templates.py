@@ -1,6 +1,6 @@
 """Templates: every version as it was written, the newest few of each name."""
 
-from gateway.commit import PutTemplate
+from gateway.commit_people import PutTemplate
 from gateway.templates import TemplateRow, Variant
 from tests.contracts.storekit import Kit
 
