@@ -55,6 +55,6 @@ class Audit:
 
     __slots__ = ("entry", "then")
 
-    def __init__(self, entry: AuditEntry) -> None:
+    def __init__(self, entry: AuditEntry, then: Callable[["Audit"], None] | None = None) -> None:
         self.entry = entry
-        self.then = None
+        self.then = then

@@ -74,7 +74,7 @@ async def mint(api: Api, call: Call) -> web.StreamResponse:
         if error.field is not None and error.field != "$.ttl":
             error.field = f"$.claims{error.field[1:]}"
         raise
-    api.hub.audit(call.caller.publisher, "client.token", {"client": name, "expires": _expires(token)})
+    await api.hub.audit(call.caller.publisher, "client.token", {"client": name, "expires": _expires(token)})
     out = TokenOut(
         token=token,
         expires=_expires(token),

@@ -1,5 +1,6 @@
 """Suppressions, one by one or as CSV, and the audit log."""
 
+import asyncio
 import csv
 import io
 from collections.abc import Iterable
@@ -21,12 +22,15 @@ from gateway.api.schemas_people import (
     SuppressionsQuery,
     Written,
 )
-from gateway.contacts import normal
-from gateway.errors import Invalid
+from gateway.contacts import is_email, normal
+from gateway.errors import GatewayError, Invalid
 from gateway.records import Suppression
 
 # rows of one commit
 TOGETHER = 1000
+MAX_ROWS = 10_000
+SLICE = 100
+FORMULA = frozenset("=@\t\r")
 COLUMNS = ("address", "channel", "category", "why")
 _one_or_many = decoder(SuppressionBody | list[SuppressionBody])
 
@@ -38,7 +42,8 @@ async def listing(api: Api, call: Call) -> web.StreamResponse:
     if query.format == "csv":
         return await _export(api, call)
     if query.address is not None:
-        return reply(SuppressionPage([_out(row) for row in await store.suppressions_of(query.address)]))
+        found = await store.suppressions_of(_meant(query.address))
+        return reply(SuppressionPage([_out(row) for row in found]))
     after = _cursor(query.after or "")
     rows = await store.suppressions(after, query.limit)
     page = SuppressionPage([_out(row) for row in rows])
@@ -57,7 +62,14 @@ async def put(api: Api, call: Call) -> web.StreamResponse:
         bodies = found if isinstance(found, list) else [found]
     else:
         raise unsupported(JSON, CSV)
-    rows = [_row(api, body, f"$[{i}]" if len(bodies) > 1 else "$") for i, body in enumerate(bodies)]
+    if len(bodies) > MAX_ROWS:
+        raise GatewayError(f"at most {MAX_ROWS} rows at once", code="batch_too_large", field="$", http=413)
+    rows: list[Suppression] = []
+    for i, body in enumerate(bodies):
+        rows.append(_row(api, body, f"$[{i}]" if len(bodies) > 1 else "$"))
+        if i % SLICE == 0:
+            # others have their turn: a telephone number takes a while to read
+            await asyncio.sleep(0)
     for at in range(0, len(rows), TOGETHER):
         await api.hub.suppressions.put(rows[at : at + TOGETHER], call.caller.publisher)
     return reply(Written(len(rows)))
@@ -67,7 +79,7 @@ async def delete(api: Api, call: Call) -> web.StreamResponse:
     """`DELETE /v1/suppressions`: those of an address, of a channel, of a category."""
     query: SuppressionQuery = call.query
     count = await api.hub.suppressions.drop(
-        query.address, query.channel or "", query.category or "", call.caller.publisher
+        _meant(query.address), query.channel or "", query.category or "", call.caller.publisher
     )
     return reply(Deleted(count))
 
@@ -98,9 +110,14 @@ async def _export(api: Api, call: Call) -> web.StreamResponse:
 def _lines(rows: Iterable[tuple[str, ...]]) -> bytes:
     out = io.StringIO()
     # a spreadsheet takes what begins so for a formula
-    safe = (["'" + v if v[:1] in {"=", "@", "\t", "\r"} else v for v in row] for row in rows)
+    safe = (["'" + v if v[:1] in FORMULA else v for v in row] for row in rows)
     csv.writer(out).writerows(safe)
     return out.getvalue().encode()
+
+
+def _unquoted(text: str) -> str:
+    """Without the mark that keeps a spreadsheet from taking it for a formula."""
+    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA else text
 
 
 def _from_csv(raw: bytes) -> list[SuppressionBody]:
@@ -118,7 +135,7 @@ def _from_csv(raw: bytes) -> list[SuppressionBody]:
         for line in reader:
             if None in line or None in line.values():
                 raise Invalid("as many fields as the first line has", field=f"$[{reader.line_num - 1}]")
-            given = {name: value for name, value in line.items() if name in COLUMNS and value}
+            given = {name: _unquoted(value) for name, value in line.items() if name in COLUMNS and value}
             try:
                 bodies.append(msgspec.convert(given, SuppressionBody))
             except msgspec.ValidationError as error:
@@ -141,7 +158,16 @@ def _row(api: Api, body: SuppressionBody, at: str) -> Suppression:
 
 def _kind(address: str) -> str:
     """Of an address for any channel."""
-    return "phone" if address.startswith("+") else "email" if "@" in address else ""
+    return "phone" if address.startswith("+") else "email" if is_email(address) else ""
+
+
+def _meant(text: str) -> str:
+    """The address that a query means, in its kept form; a `+` that was not encoded has become a space."""
+    text = f"+{text[1:]}" if text[:1] == " " else text
+    try:
+        return normal(_kind(text), text, "address")
+    except Invalid:
+        return text
 
 
 def _cursor(text: str) -> tuple[str, str, str]:

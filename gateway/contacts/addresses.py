@@ -49,8 +49,13 @@ def _why(error: Exception) -> str:
     return str(error).removeprefix(f"({getattr(error, 'error_type', '')}) ").rstrip(".").lower()
 
 
+def is_email(text: str) -> bool:
+    """Whether `text` has the form of an e-mail address."""
+    return len(text) <= MAX_EMAIL and _email_form(text) is not None
+
+
 def _email(text: str, field: str) -> str:
-    if len(text) > MAX_EMAIL or _email_form(text) is None:
+    if not is_email(text):
         raise _wrong("email", "is no e-mail address", field)
     user, _, domain = text.rpartition("@")
     return f"{user}@{domain.lower()}"

@@ -1,7 +1,8 @@
 """Quiet hours: local times of a day, in which nothing goes to a person but what is exempt.
 
 A day on which the clock is changed has hours that come twice or not at all. Quiet hours are then never shorter than
-they say: of two, the start is the earlier and the end the later; what falls into the gap is after it.
+they say: of two, the start is the earlier and the end the later; what falls into a gap begins with it, or ends
+after it.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -43,12 +44,26 @@ def _time(text: str) -> time:
 
 
 def _instant(day: date, at: time, where: ZoneInfo, fold: int) -> int:
-    """Unix ms of a local time. In a gap both folds are outside it: the one after is taken."""
+    """Unix ms of a local time: of two the one that `fold` names. What falls into a gap begins with it (fold 0), or ends
+    as long after it as the clock says.
+    """
     local = datetime.combine(day, at, where)
     first, second = (local.replace(fold=f).astimezone(UTC) for f in (0, 1))
     if first > second:
-        return _ms(first)  # a gap: by the offset before it, this is as long after it as the clock says
+        return _ms(first if fold else _change(second, first, where))
     return _ms(second if fold else first)
+
+
+def _change(low: datetime, high: datetime, where: ZoneInfo) -> datetime:
+    """When the clock is changed between these two, to the second."""
+    before = low.astimezone(where).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) // 2
+        if middle.astimezone(where).utcoffset() == before:
+            low = middle
+        else:
+            high = middle
+    return high.replace(microsecond=0)
 
 
 def _ms(at: datetime) -> int:

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from gateway.auth.principal import Principal
-from gateway.commit import Change, DropDead, Event, Forget, MessageView, PutClient
+from gateway.commit import Change, DropDead, Event, Forget, MessageView
 from gateway.engine.session import Session
 from gateway.engine.states import State
-from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound, Unavailable
+from gateway.errors import Close, Conflict, GatewayError, Invalid, Limited, NotFound
 from gateway.hub.core import Core, ms
 from gateway.hub.person import checked
 from gateway.ids import encode_id
@@ -135,8 +135,8 @@ class Admin:
         known = client in core.clients or client in core.sessions
         if not known and len(core.clients.keys() | core.sessions.keys()) >= core.config.clients.max:
             raise Limited("as many clients as are allowed", code="too_many_clients", retry_after=60.0)
-        record = checked(record, core.config.channels)
-        old = self.core.clients.get(client) or ClientRow(client)
+        record = checked(record, core.config)
+        old = core.record_of(client)
         before = core.offline_ms(client)
         core.audit(by, "client.put", {"client": client})
         row = await self._put(ClientRow(client, record, old.not_before, old.banned_until))
@@ -150,14 +150,7 @@ class Admin:
 
     async def _put(self, row: ClientRow) -> ClientRow:
         future = self.core.future()
-
-        def stored(op: PutClient) -> None:
-            self.core.clients[row.client] = row
-            self.core.custody.record(row.client)
-            if not future.done():
-                future.set_result(row)
-
-        self.core.commit.ops.append(PutClient(row, stored))
+        self.core.put_record(row, lambda: None if future.done() else future.set_result(row))
         result: ClientRow = await future
         return result
 
@@ -165,10 +158,12 @@ class Admin:
         """Close its connection; with `ban` (s) refuse it for so long. Whether there was a connection."""
         core = self.core
         if ban is not None:
-            old = core.clients.get(client) or ClientRow(client)
+            old = core.record_of(client)
             until = core.now() + ms(ban)
             core.audit(by, "client.ban", {"client": client, "until": until})
             await self._put(ClientRow(client, old.record, int(core.scheduler.wall()) + 1, until))
+        else:
+            await core.audited(by, "client.disconnect", {"client": client})
         return self._close(
             client,
             Close.BANNED if ban is not None else Close.DRAIN,
@@ -197,7 +192,8 @@ class Admin:
         # its session is not written again, and no hello is taken, until it is gone
         core.forgetting.add(client)
         self._close(client, Close.NOT_AUTHORISED, "deleted")
-        not_before = int(core.scheduler.wall()) + 1
+        row = ClientRow(client, not_before=int(core.scheduler.wall()) + 1)
+        core.intended[client] = row
 
         def done(op: Forget) -> None:
             core.forgetting.discard(client)
@@ -205,13 +201,12 @@ class Admin:
             if old is not None and old.incoming:
                 # accepted behind the deletion, and still being committed
                 core.session(client).incoming = old.incoming
-            core.clients[client] = ClientRow(client, not_before=not_before)
-            core.custody.record(client)
+            core.settle_record(row)
             if not future.done():
                 future.set_result(None)
 
         core.audit(by, "client.delete", {"client": client})
-        core.commit.ops.append(Forget(client, core.now(), not_before, done))
+        core.commit.ops.append(Forget(client, core.now(), row.not_before, done))
         await future
 
     # -- messages --------------------------------------------------------------------------------------------------
@@ -301,12 +296,10 @@ class Admin:
         core = self.core
         if channel not in core.config.channels:
             raise NotFound("no such channel")
-        if core.down:
-            raise Unavailable(f"not ready: {core.down}", code="not_ready", retry_after=1.0)
+        await core.audited(by, "channel.test", {"channel": channel})
         now = core.now()
         item = Item(core.ids.next(now), "test", by, NORMAL, now, now + TEST_TTL, body, Extra(type="test"))
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        core.audit(by, "channel.test", {"channel": channel})
         self.handover.attempts.outbound.send(
             channel, item, 1, address, lambda came: None if outcome.done() else outcome.set_result(came)
         )

@@ -14,6 +14,7 @@ at again if it opens again.
 from gateway.commit import Change, Commit, Event
 from gateway.hub.core import Core, ms
 from gateway.hub.outcomes import ANY_HOLD, Outcomes
+from gateway.hub.person import Gate
 from gateway.hub.receipts import early_of
 from gateway.model import ChainRow, Item, Phase
 from gateway.ports import Outbound, Outcome
@@ -102,30 +103,31 @@ class Attempts:
             elif self.outcomes.overdue(row):
                 self.outcomes.skip(row, item, "step_timeout", "")
             elif not (gate := core.person.gate(item, channel, now, suppressed)).open:
-                self._unwanted(row, item, gate.why)
+                self.outcomes.skip(row, item, "skipped", gate.why)
             elif gate.until:
-                self._postpone(row, item, now, gate.until, gate.why)
+                self._wait(row, item, now, gate)
             elif shut:
                 self._pass_by(row, item, now, shut)
             elif room <= 0:
                 self._full.add(channel)
-            elif wait := self.outbound.admit(channel, core.address_of(item.client, channel)):
+            elif wait := self.outbound.admit(channel, address := core.address_of(item.client, channel)):
                 self._crowded.add(channel)
                 self._postpone(row, item, now, now + wait, "the address must wait")
             else:
                 room -= 1
-                self._start(row, item, now)
+                self._start(row, item, now, address)
         if read.next_due > now:
             core.deadlines.set(("chain", channel), read.next_due)
         elif read.next_due or channel in self._full:
             self.pump(channel)
 
-    def _unwanted(self, row: ChainRow, item: Item, why: str) -> None:
-        """The person behind its client does not want it here."""
-        if row.step + 1 < len(row.channels):
-            self.outcomes.skip(row, item, "skipped", why)
-        else:
-            self.outcomes.settle(row, item, Outcome("refused", why, blame="recipient"))
+    def _wait(self, row: ChainRow, item: Item, now: int, gate: Gate) -> None:
+        """The person behind its client wants it later. The time of its step begins then."""
+        told = row.since == gate.until
+        row.since = gate.until
+        data: dict[str, object] = {"channel": row.channel, "reason": gate.why, "until": gate.until}
+        event = None if told else Event(item.id, now, "waits", data)
+        self._postpone(row, item, now, gate.until, gate.why, event)
 
     def _pass_by(self, row: ChainRow, item: Item, now: int, shut: int) -> None:
         """The channel's breaker is open."""
@@ -136,7 +138,9 @@ class Attempts:
         self._behind[row.channel] = due
         self._postpone(row, item, now, due, "")
 
-    def _postpone(self, row: ChainRow, item: Item, now: int, due: int, why: str) -> None:
+    def _postpone(
+        self, row: ChainRow, item: Item, now: int, due: int, why: str, event: Event | None = None
+    ) -> None:
         """No attempt before `due`. What would not live to see it takes the next step, if there is one."""
         if due >= item.expire and why and row.step + 1 < len(row.channels):
             self.outcomes.skip(row, item, "skipped", why)
@@ -149,10 +153,14 @@ class Attempts:
             if change.ok:
                 deadlines.set(key, row.due)
 
-        self.core.change(Change(item.id, ANY_HOLD, {}, chain=row, stood=stood, ended=True, then=after))
+        self.core.change(
+            Change(item.id, ANY_HOLD, {}, chain=row, stood=stood, ended=True, event=event, then=after)
+        )
 
-    def _start(self, row: ChainRow, item: Item, now: int) -> None:
-        """The attempt is committed before its first byte."""
+    def _start(self, row: ChainRow, item: Item, now: int, address: str) -> None:
+        """The attempt is committed before its first byte. A receipt may have raised the message's status since it was
+        read: then it is read again.
+        """
         core = self.core
         channel, stood = row.channel, row.stand
         row.phase = int(Phase.OPEN)
@@ -174,7 +182,7 @@ class Attempts:
                 channel,
                 item,
                 row.total,
-                core.address_of(item.client, channel),
+                address,
                 lambda outcome: self._came(row, item, outcome, generation),
             )
             if channel in self._full:
@@ -183,7 +191,7 @@ class Attempts:
 
         core.change(
             Change(
-                item.id, ANY_HOLD, {}, chain=row, stood=stood, ended=True,
+                item.id, ANY_HOLD, {}, chain=row, stood=stood, was=item.status,
                 event=Event(item.id, now, "attempt", {"channel": channel, "n": row.total}), then=after,
             )
         )  # fmt: skip

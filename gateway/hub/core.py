@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.commit import Change, Commit, Event, Gap, SettleGaps, Sink
+from gateway.commit import Change, Commit, Event, Gap, PutClient, SettleGaps, Sink
 from gateway.commit_people import Audit
 from gateway.config import Config
 from gateway.engine.backoff import Chance
@@ -18,7 +18,7 @@ from gateway.hub.turn import Turn
 from gateway.ids import IdMaker
 from gateway.model import LANES, NORMAL, STATUS_NAMES, Chain, Hold, Item, Kind, Status, valid_client_id
 from gateway.ports import Observer, Scheduler, Store
-from gateway.records import AuditEntry, ClientRow
+from gateway.records import AuditEntry, ClientRecord, ClientRow
 from gateway.wire import status_body
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ class Core(Turn):
         self.events = EventRing(config.limits.sse_ring, config.limits.sse_clients, scheduler.now())
         self.sessions: dict[str, Session] = {}
         self.clients: dict[str, ClientRow] = {}
+        self.intended: dict[
+            str, ClientRow
+        ] = {}  # records that are being committed: what comes next builds on them
         self.forgetting: set[str] = set()  # clients whose deletion is being committed
         self.doors: dict[str, int] = {}  # how many of them at each door
         self.trace_root = "0" * 16
@@ -109,6 +112,7 @@ class Core(Turn):
         self.forget()
         self.sessions.clear()
         self.clients.clear()
+        self.intended.clear()
         self.forgetting.clear()
 
     def session(self, client: str) -> Session:
@@ -186,6 +190,35 @@ class Core(Turn):
         start = max(item.at, item.due) if item.hold == Hold.LATER else item.at
         return max(start, since) + self.offline_ms(item.client)
 
+    def record_of(self, client: str) -> ClientRow:
+        """The client's record as it will stand; what is written next must build on it."""
+        return self.intended.get(client) or self.clients.get(client) or ClientRow(client)
+
+    def erased(self, item: Item) -> bool:
+        """Whether its client was deleted after it had been accepted: then nothing is written of it any more."""
+        row = self.record_of(item.client)
+        gone = row.record == ClientRecord() and not row.banned_until and row.not_before * 1000 > item.at
+        return gone or item.client in self.forgetting
+
+    def put_record(self, row: ClientRow, then: Callable[[], None] | None = None) -> None:
+        """Commit a record, made of `record_of`. Memory has it once it is durable."""
+        self.intended[row.client] = row
+
+        def stored(op: PutClient) -> None:
+            self.settle_record(row)
+            if then is not None:
+                then()
+
+        self.commit.ops.append(PutClient(row, stored))
+        self.wake()
+
+    def settle_record(self, row: ClientRow) -> None:
+        """A record is durable."""
+        self.clients[row.client] = row
+        if self.intended.get(row.client) is row:
+            del self.intended[row.client]
+        self.custody.record(row.client)
+
     def future(self) -> "asyncio.Future[Any]":
         """Answered by an operation of the commit being filled, or failed with it. Raises Unavailable."""
         if self.down:
@@ -200,10 +233,18 @@ class Core(Turn):
         self.wake()
         return future
 
-    def audit(self, who: str, act: str, data: dict[str, Any]) -> None:
+    def audit(
+        self, who: str, act: str, data: dict[str, Any], then: Callable[[Audit], None] | None = None
+    ) -> None:
         """A line of the audit log, in the commit of what it tells of. `data`: no body, no secret."""
-        self.commit.ops.append(Audit(AuditEntry(self.now(), who, act, data)))
+        self.commit.ops.append(Audit(AuditEntry(self.now(), who, act, data), then))
         self.wake()
+
+    async def audited(self, who: str, act: str, data: dict[str, Any]) -> None:
+        """The same for an act that commits nothing itself. Raises Unavailable, or what the commit failed with."""
+        future = self.future()
+        self.audit(who, act, data, lambda _: None if future.done() else future.set_result(None))
+        await future
 
     # -- what many flows write ----------------------------------------------------------------------------------------
 

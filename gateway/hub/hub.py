@@ -137,7 +137,7 @@ class Hub:
         self.put_client = self.admin.put_client
         self.put_template = self.admin.put_template
         self.test_channel = self.admin.test_channel
-        self.audit = self.core.audit
+        self.audit = self.core.audited
         self.forget = self.admin.forget
         self.disconnect = self.admin.disconnect
         self.replay = self.admin.replay

@@ -4,7 +4,8 @@ import hashlib
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from gateway.auth.limits import RateLimiter
 from gateway.auth.principal import Principal
@@ -82,7 +83,9 @@ class Intake:
         if wait:
             raise Limited("more messages than this publisher may send", retry_after=wait / 1000)
         try:
-            item = self.check(principal, pub, now, field, msgpack)
+            if msgpack and pub.template is not None and pub.body is not UNSET:
+                pub = replace(pub, body=Raw(body_from_msgpack(bytes(pub.body), field + ".body")))
+            item = self.check(principal, pub, now, field, msgpack and pub.template is None)
             item.pid = pid
             if possible_dup:
                 item.x = item.x if item.x is not None else Extra()

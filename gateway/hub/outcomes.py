@@ -133,7 +133,9 @@ class Outcomes:
         now = core.now()
         channel, stood = row.channel, row.stand
         verdict = next_step(row, now)
-        data: dict[str, object] = {"channel": channel, "next": {"channel": row.channel, "at": row.due}}
+        data: dict[str, object] = {"channel": channel}
+        if verdict == Verdict.AGAIN:
+            data["next"] = {"channel": row.channel, "at": row.due}
         if why:
             data["reason"] = why
         event = Event(item.id, now, kind, data)
@@ -243,7 +245,7 @@ class Outcomes:
         """Its client acked it first, or its chain had gone on: it is in the timeline only."""
         if done.missed is not None:
             done.missed()
-        else:
+        elif not self.core.erased(done.item):
             self._note(done.event)
 
     def _note(self, event: Event) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.config import Channel
+from gateway.config import Config
 from gateway.contacts import allowed, category_of, normal, quiet_until, zone
+from gateway.contacts.consent import GENERAL
 from gateway.errors import Invalid
 from gateway.hub.core import Core
 from gateway.hub.suppressions import concerning
@@ -69,12 +70,19 @@ class Person:
         return Gate(until=until, why=f"quiet hours ({record.timezone})") if until else OPEN
 
 
-def checked(record: ClientRecord, channels: Mapping[str, Channel]) -> ClientRecord:
+def checked(record: ClientRecord, config: Config) -> ClientRecord:
     """The record as it is kept: its addresses in their normal form. Raises Invalid, which names the field."""
+    channels = config.channels
     for field, names in (("fallback", record.fallback), ("prefer", record.prefer)):
         for i, name in enumerate(names or ()):
             if name not in channels:
                 raise Invalid(f"no channel {name}", code="channel_unknown", field=f"$.{field}[{i}]")
+    for key in record.consent or ():
+        channel, _, category = key.partition("/")
+        if channel not in channels and channel != "*":
+            raise Invalid(f"no channel {channel}", code="channel_unknown", field=f"$.consent.{key}")
+        if category not in config.categories and category not in {"*", GENERAL}:
+            raise Invalid(f"no category {category}", code="category_unknown", field=f"$.consent.{key}")
     if record.timezone is not None and zone(record.timezone) is None:
         raise Invalid("no time zone of this name", code="timezone_unknown", field="$.timezone")
     if record.quiet is not None:
@@ -84,8 +92,10 @@ def checked(record: ClientRecord, channels: Mapping[str, Channel]) -> ClientReco
             raise Invalid("quiet hours that have no end", code="invalid", field="$.quiet.to")
     if record.contacts is None:
         return record
+    # a channel may have given the address of its kind another name
+    named = {settings.contact: settings.CONTACT for settings in channels.values() if settings.contact}
     contacts: dict[str, str] = {}
     for name, text in record.contacts.items():
-        kind = channels[name].CONTACT if name in channels else name
+        kind = channels[name].CONTACT if name in channels else named.get(name, name)
         contacts[name] = normal(kind, text, f"$.contacts.{name}")
     return replace(record, contacts=contacts)

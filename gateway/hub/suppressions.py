@@ -9,7 +9,6 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from gateway.commit import PutClient
 from gateway.commit_people import DropSuppressions, PutSuppressions
 from gateway.hub.core import Core
 from gateway.records import ClientRow, Suppression
@@ -89,13 +88,14 @@ class Suppressions:
     def _move(self, client: str, channel: str, old: str, new: str) -> None:
         """The provider has a new address for the old one: the record gets it."""
         core = self.core
-        row = core.clients.get(client)
-        if row is None or row.record.contacts is None or not new:
+        row = core.record_of(client)
+        contacts = row.record.contacts
+        if client in core.forgetting or not contacts or old not in contacts.values() or not new:
             return
-        contacts = {name: new if text == old else text for name, text in row.record.contacts.items()}
-        moved = ClientRow(client, replace(row.record, contacts=contacts), row.not_before, row.banned_until)
-        core.clients[client] = moved
-        core.commit.ops.append(PutClient(moved))
+        contacts = {name: new if text == old else text for name, text in contacts.items()}
+        core.put_record(
+            ClientRow(client, replace(row.record, contacts=contacts), row.not_before, row.banned_until)
+        )
         core.audit(channel, "contact.moved", {"client": client})
 
 

@@ -20,6 +20,7 @@ from gateway.templates import Missing, Rendered, Template, TemplateRow, Variant,
 # versions of a name that are kept; a message whose version is gone keeps the text of its acceptance
 VERSIONS = 50
 MAX_TEMPLATES = 1000
+MAX_NAMES = 100_000  # with those that have ended: their versions go on
 
 
 class Body(Struct, frozen=True, omit_defaults=True):
@@ -42,11 +43,13 @@ class Texts:
         self.core = core
         self._rows: dict[str, dict[int, TemplateRow]] = {}
         self._compiled: dict[tuple[str, int], Template] = {}
+        self._writing: set[str] = set()  # names of which a version is being committed
 
     def load(self, rows: list[TemplateRow]) -> None:
         """What the store knows."""
         self._rows.clear()
         self._compiled.clear()
+        self._writing.clear()
         for row in rows:
             self._rows.setdefault(row.name, {})[row.version] = row
 
@@ -83,22 +86,27 @@ class Texts:
         newest = max(rows, default=0)
         if variants:
             compile_template(variants)
-            if not rows and len(self._rows) >= MAX_TEMPLATES:
+            many = len(self._rows) >= MAX_NAMES or len(self.names()) >= MAX_TEMPLATES
+            if name not in self.names() and many:
                 raise Limited("as many templates as are allowed", code="too_many_templates", retry_after=60.0)
         else:
             self.row(name)
         if expected is not None and expected != newest:
             raise Conflict(f"the newest version is {newest}", code="version_conflict")
+        if name in self._writing:
+            raise Conflict("a version of it is being written", code="version_conflict")
         row = TemplateRow(name, newest + 1, variants, self.core.now(), by)
 
         def stored(op: PutTemplate) -> None:
             kept = self._rows.setdefault(name, {})
             kept[row.version] = row
+            self._writing.discard(name)
             for old in [version for version in kept if version <= row.version - VERSIONS]:
                 del kept[old]
                 self._compiled.pop((name, old), None)
             then(row)
 
+        self._writing.add(name)
         self.core.commit.ops.append(PutTemplate(row, VERSIONS, stored))
         self.core.wake()
 
@@ -116,7 +124,7 @@ class Texts:
         if pub.body is not msgspec.UNSET:
             try:
                 values = _decode_values(pub.body)
-            except msgspec.ValidationError:
+            except msgspec.DecodeError:
                 raise Invalid(
                     "with a template, the body is an object of its values",
                     code="template_values",
@@ -162,7 +170,7 @@ class Texts:
         """What a version says on a channel. Raises Missing."""
         settings: Channel = self.core.config.channels[channel]
         names = (channel, str(settings.__struct_config__.tag))
-        return self._template(row).render(values, names, locale, settings.MARKUP)
+        return self._template(row).render(values, names, locale, settings.markup)
 
     def everywhere(self, row: TemplateRow, values: dict[str, Any], locale: str | None) -> Rendered:
         """What a version says to a client that is here. Raises Missing."""

@@ -11,6 +11,8 @@ from gateway.records import AuditEntry, Suppression
 from gateway.stores.rows import bulk, encode_json, fetch
 from gateway.templates import TemplateRow, Variant
 
+# lines of the audit log that are kept, and after how many the oldest are looked for
+AUDIT_ROWS, AUDIT_LOOK = 1_000_000, 1000
 _COLUMNS = "address,channel,category,why,at,by"
 _PUT = f"INSERT OR REPLACE INTO suppressions({_COLUMNS}) VALUES "  # noqa: S608
 _OF = f"SELECT {_COLUMNS} FROM suppressions WHERE address IN (SELECT value FROM json_each(?))"  # noqa: S608
@@ -50,10 +52,12 @@ class People:
 
     def audit(self, op: Audit) -> None:
         entry = op.entry
-        self._conn.execute(
+        last = self._conn.execute(
             "INSERT INTO audit(at,who,act,data) VALUES (?,?,?,?)",
             (entry.at, entry.who, entry.act, encode_json(entry.data)),
-        )
+        ).lastrowid
+        if last is not None and last % AUDIT_LOOK == 0:
+            self._conn.execute("DELETE FROM audit WHERE id<=?", (last - AUDIT_ROWS,))
 
     def suppressed(self, read: ReadSuppressed) -> None:
         rows = fetch(self._conn, _COLUMNS, _OF, (encode_json(read.addresses).decode(),))

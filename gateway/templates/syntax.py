@@ -13,10 +13,11 @@ import msgspec
 
 from gateway.errors import Invalid
 
-Markup = Literal["plain", "html", "slack", "markdown"]
+Markup = Literal["plain", "html", "slack", "markdown", "telegram"]
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 _part = re.compile(rf"\\\{{\{{|\{{\{{\s*({_NAME}(?:\.{_NAME}){{0,7}})\s*\}}\}}|\{{\{{")
+_telegram = re.compile(r"[_*\[\]()~`>#+\-=|{}.!\\]")
 _markdown = re.compile(r"([\\`*_{}\[\]()#+\-.!|>~])")
 
 
@@ -38,6 +39,8 @@ ESCAPES: dict[Markup, Callable[[str], str]] = {
     "plain": str,
     "html": html.escape,
     "slack": _slack,
+    # MarkdownV2 (core.telegram.org/bots/api#markdownv2-style)
+    "telegram": lambda text: _telegram.sub(r"\\\g<0>", text),
     "markdown": lambda text: _markdown.sub(r"\\\1", text),
 }
 

@@ -69,7 +69,8 @@ class Template:
         chosen = self._choose([*channels, None], locale)
         return Rendered(
             chosen.text.fill(values, markup),
-            chosen.title.fill(values, "plain"),
+            # a provider escapes a title, but for the one that puts it into Markdown as it is
+            chosen.title.fill(values, markup if markup == "markdown" else "plain"),
             chosen.html.fill(values, "html"),
         )
 

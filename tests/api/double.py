@@ -296,7 +296,7 @@ class HubDouble:
     def client_row(self, client: str) -> ClientRow | None:
         return self.rows.get(client)
 
-    def audit(self, who: str, act: str, data: dict[str, Any]) -> None:
+    async def audit(self, who: str, act: str, data: dict[str, Any]) -> None:
         self.store.entries.append(
             AuditEntry(self.scheduler.now(), who, act, data, len(self.store.entries) + 1)
         )

@@ -109,3 +109,24 @@ async def test_what_is_refused_names_its_place_and_writes_nothing(
     status, problem = await api("PUT", "/v1/suppressions", **given)
     assert (status, problem["code"], problem.get("field")) == (422, code, field)
     assert (await api("GET", "/v1/suppressions"))[1] == {"suppressions": []}
+
+
+async def test_what_a_spreadsheet_would_take_for_a_formula_comes_back_as_it_was(api: Api) -> None:
+    assert await api("PUT", "/v1/suppressions", {"address": "@ada"}) == (200, {"written": 1})
+    _, text = await api("GET", "/v1/suppressions?format=csv")
+    assert text.splitlines()[1].startswith("'@ada,")
+    assert (await api("PUT", "/v1/suppressions", csv=text))[0] == 200
+    assert [s["address"] for s in (await api("GET", "/v1/suppressions"))[1]["suppressions"]] == ["@ada"]
+
+
+async def test_an_address_is_found_in_whatever_form_it_is_asked_for(api: Api) -> None:
+    await api("PUT", "/v1/suppressions", [{"address": "+4915112345678"}, {"address": "Ada@Example.org"}])
+    for asked in ("+4915112345678", "%2B49%20(0)%201511%202345678", "Ada@EXAMPLE.org"):
+        assert len((await api("GET", f"/v1/suppressions?address={asked}"))[1]["suppressions"]) == 1
+    assert await api("DELETE", "/v1/suppressions?address=+4915112345678") == (200, {"deleted": 1})
+
+
+async def test_too_many_rows_at_once(api: Api) -> None:
+    body = [{"address": "a@b.cd"}] * 10_001
+    status, problem = await api("PUT", "/v1/suppressions", body)
+    assert (status, problem["code"]) == (413, "batch_too_large")

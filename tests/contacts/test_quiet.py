@@ -43,9 +43,10 @@ def until(hours: tuple[str, str], where: str, now: str, days: list[str] | None =
         (NIGHT, "Europe/Berlin", "2026-03-28T23:00:00+01:00", "2026-03-29T07:00:00+02:00"),
         # an end that does not exist is as long after 02:00 as it says
         (("22:00", "02:30"), "Europe/Berlin", "2026-03-29T01:59:00+01:00", "2026-03-29T03:30:00+02:00"),
-        # and so is a start
-        (("02:30", "06:00"), "Europe/Berlin", "2026-03-29T03:29:00+02:00", ""),
-        (("02:30", "06:00"), "Europe/Berlin", "2026-03-29T03:30:00+02:00", "2026-03-29T06:00:00+02:00"),
+        # a start that does not exist is where the clock is put forward
+        (("02:30", "06:00"), "Europe/Berlin", "2026-03-29T01:59:58+01:00", ""),
+        (("02:30", "06:00"), "Europe/Berlin", "2026-03-29T03:00:01+02:00", "2026-03-29T06:00:00+02:00"),
+        (("02:15", "03:10"), "Europe/Berlin", "2026-03-29T03:05:00+02:00", "2026-03-29T03:10:00+02:00"),
         # Berlin, 2026-10-25: 03:00 becomes 02:00. 02:30 comes twice: the start is the first, the end the second
         (("02:30", "06:00"), "Europe/Berlin", "2026-10-25T02:30:00+02:00", "2026-10-25T06:00:00+01:00"),
         (("22:00", "02:30"), "Europe/Berlin", "2026-10-25T02:45:00+02:00", "2026-10-25T02:30:00+01:00"),

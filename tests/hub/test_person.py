@@ -107,6 +107,8 @@ def test_a_suppressed_address(suppression: dict[str, str], kind: str | None, cha
     [
         ({"fallback": ["sms", "fax"]}, "channel_unknown", "$.fallback[1]"),
         ({"prefer": ["fax"]}, "channel_unknown", "$.prefer[0]"),
+        ({"consent": {"smss/marketing": False}}, "channel_unknown", "$.consent.smss/marketing"),
+        ({"consent": {"sms/marketting": False}}, "category_unknown", "$.consent.sms/marketting"),
         ({"timezone": "Europe/Nowhere"}, "timezone_unknown", "$.timezone"),
         ({"quiet": {"from": "22:00", "to": "07:00"}}, "timezone_unknown", "$.timezone"),
         (QUIET | {"quiet": {"from": "07:00", "to": "07:00"}}, "invalid", "$.quiet.to"),
@@ -117,14 +119,14 @@ def test_a_suppressed_address(suppression: dict[str, str], kind: str | None, cha
 )
 def test_a_record_that_cannot_be_is_refused(fields: dict[str, Any], code: str, field: str) -> None:
     with pytest.raises(Invalid) as wrong:
-        checked(record(**fields), CONFIG.channels)
+        checked(record(**fields), CONFIG)
     assert (wrong.value.code, wrong.value.field) == (code, field)
 
 
 def test_addresses_are_kept_in_one_form() -> None:
     kept = checked(
         record(contacts={"sms": "+49 1511 2345678", "email": "Ada@Example.org", "telegram": "42"}),
-        CONFIG.channels,
+        CONFIG,
     )
     assert kept.contacts == {"sms": "+4915112345678", "email": "Ada@example.org", "telegram": "42"}
 

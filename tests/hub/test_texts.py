@@ -1,21 +1,26 @@
 """Templates through the hub: publish, versions, channels, a restart."""
 
-from typing import Any, ClassVar
+import asyncio
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from gateway.config import Channel, Config, Routes, Session
-from gateway.errors import Conflict, Invalid, NotFound
+from gateway.config import Channel, Config, Routes, Session, load
+from gateway.errors import Conflict, Invalid, Limited, NotFound
 from gateway.hub import texts as module
 from gateway.model import Publish
 from gateway.records import ClientRecord
 from gateway.templates import TemplateRow, Variant
-from tests.hub.rig import KEY, Rig
+from gateway.templates.syntax import Markup
+from tests.hub.rig import KEY, Conn, Rig
 
 
 class Chat(Channel, frozen=True, kw_only=True, tag="chat"):
-    MARKUP: ClassVar[Any] = "slack"
+    @property
+    def markup(self) -> Markup:
+        return "slack"
 
 
 CONFIG = Config(
@@ -149,3 +154,60 @@ def test_a_repetition_is_told_by_its_values_not_by_the_text_of_the_day(rig: Rig)
     put(rig, [Variant(text="v2 {{code}}")])
     again = rig.publish("ada", b'{"link":"l","code":1}', template="otp", key="k")
     assert again.results[0] == (first.results[0][0], True)
+
+
+def test_of_two_writers_at_once_one_is_told_so_and_nobody_else_is_harmed(rig: Rig) -> None:
+    """Seen to take the store down: both wrote the same version."""
+
+    async def both() -> list[Any]:
+        calls = (rig.hub.put_template("otp", OTP, "a", None), rig.hub.put_template("otp", [], "b", None))
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    first, second = rig.run(both())
+    assert first.version == 2
+    assert isinstance(second, Conflict)
+    assert put(rig, OTP).version == 3
+
+
+def test_ended_names_make_room(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TEMPLATES", 2)
+    put(rig, OTP, name="b")
+    with pytest.raises(Limited):
+        put(rig, OTP, name="c")
+    put(rig, [], name="b")
+    put(rig, OTP, name="c")
+
+
+def test_a_msgpack_client_can_name_one(rig: Rig) -> None:
+    sink = Conn(rig, "nobody")
+    values = msgspec.msgpack.encode({"code": 7, "link": "l"})
+    rig.hub.publish(
+        KEY, Publish(to="ada", template="otp", body=msgspec.Raw(values), key="k"), sink, 0, msgpack=True
+    )
+    rig.pass_(0.01)
+    again = rig.publish("ada", b'{"code":7,"link":"l"}', template="otp", key="k")
+    assert again.results[0] == (sink.results[0][0], True)
+    with pytest.raises(Invalid) as wrong:
+        rig.hub.publish(
+            KEY, Publish(to="ada", template="otp", body=msgspec.Raw(b"\xc1")), sink, 1, msgpack=True
+        )
+    assert wrong.value.code == "body_invalid"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ('kind = "slack"\ntoken = "xoxb-1"\nmrkdwn = true', "a&lt;!channel&gt;_b_"),
+        ('kind = "slack"\ntoken = "xoxb-1"\nmrkdwn = false', "a<!channel>_b_"),
+        ('kind = "telegram"\ntoken = "1:A"\nparse_mode = "HTML"', "a&lt;!channel&gt;_b_"),
+        ('kind = "telegram"\ntoken = "1:A"\nparse_mode = "MarkdownV2"', r"a<\!channel\>\_b\_"),
+        ('kind = "telegram"\ntoken = "1:A"', "a<!channel>_b_"),
+        ('kind = "discord"\nurl = "https://discord.com/api/webhooks/1/t"', r"a<\!channel\>\_b\_"),
+        ('kind = "smtp"\nhost = "mail.example"\nsender = "a@b.cd"', "a<!channel>_b_"),
+    ],
+)
+def test_a_value_is_escaped_as_the_channel_s_settings_ask(tmp_path: Path, settings: str, text: str) -> None:
+    (tmp_path / "gateway.toml").write_text(f"[channels.x]\n{settings}\n")
+    rig = Rig(load(tmp_path / "gateway.toml", {}))
+    row = put(rig, [Variant(text="a{{v}}")])
+    assert rig.hub.texts.on_channel(row, {"v": "<!channel>_b_"}, "x", None).text == text

@@ -14,14 +14,12 @@ class Channel(Table, frozen=True, kw_only=True, tag_field="kind"):
 
     `CONTACT` is the name under which a client's record has its address for this kind; empty: the channel has one
     receiver for all. `DUPLICATES`: what becomes of a repetition that the provider recognises by our id: "dropped", or
-    "" where it knows none. `PROVES`: the most that the answer to a request proves. `MARKUP`: how the `text` of a
-    message is read there, and so how values of a template are escaped in it.
+    "" where it knows none. `PROVES`: the most that the answer to a request proves.
     """
 
     CONTACT: ClassVar[str] = ""
     DUPLICATES: ClassVar[str] = ""
     PROVES: ClassVar[Literal["accepted", "delivered"]] = "accepted"
-    MARKUP: ClassVar[Markup] = "plain"
 
     contact: Annotated[
         str,
@@ -99,3 +97,8 @@ class Channel(Table, frozen=True, kw_only=True, tag_field="kind"):
         ),
     ] = ()
     allow_private: Annotated[bool, about("allow addresses that are not public")] = False
+
+    @property
+    def markup(self) -> Markup:
+        """How the `text` of a message is read there, and so how values of a template are escaped in it."""
+        return "plain"

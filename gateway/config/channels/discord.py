@@ -4,6 +4,7 @@ from typing import Annotated
 
 from gateway.config.channels.base import Channel
 from gateway.config.table import about
+from gateway.templates.syntax import Markup
 
 
 class Discord(Channel, frozen=True, kw_only=True, tag="discord"):
@@ -19,3 +20,8 @@ class Discord(Channel, frozen=True, kw_only=True, tag="discord"):
     ] = ""
     # the next one has to know what the last answer has left (X-RateLimit-Remaining)
     concurrency: Annotated[int, about("attempts open at once", "attempts", ge=1, le=1000)] = 1
+
+    @property
+    def markup(self) -> Markup:
+        """See Channel."""
+        return "markdown"

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 from gateway.config.channels.base import Channel
 from gateway.config.table import about
+from gateway.templates.syntax import Markup
 
 
 class Slack(Channel, frozen=True, kw_only=True, tag="slack"):
@@ -20,3 +21,8 @@ class Slack(Channel, frozen=True, kw_only=True, tag="slack"):
     recipient_rate: Annotated[
         float, about("attempts to one conversation; 0: no limit of ours", "per second", ge=0, le=1e6)
     ] = 1.0
+
+    @property
+    def markup(self) -> Markup:
+        """See Channel."""
+        return "slack" if self.mrkdwn else "plain"

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from gateway.config.channels.base import Channel
 from gateway.config.table import about
+from gateway.templates.syntax import Markup
 
 
 class SlackHook(Channel, frozen=True, kw_only=True, tag="slack_hook"):
@@ -18,3 +19,8 @@ class SlackHook(Channel, frozen=True, kw_only=True, tag="slack_hook"):
         float,
         about("attempts of the webhook in the long run; 0: no limit of ours", "per second", ge=0, le=1e6),
     ] = 1.0
+
+    @property
+    def markup(self) -> Markup:
+        """See Channel."""
+        return "slack" if self.mrkdwn else "plain"

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from gateway.config.channels.base import Channel
 from gateway.config.table import about
+from gateway.templates.syntax import Markup
 
 
 class Telegram(Channel, frozen=True, kw_only=True, tag="telegram"):
@@ -27,3 +28,9 @@ class Telegram(Channel, frozen=True, kw_only=True, tag="telegram"):
     recipient_rate: Annotated[
         float, about("attempts to one chat; 0: no limit of ours", "per second", ge=0, le=1e6)
     ] = 1.0
+
+    @property
+    def markup(self) -> Markup:
+        """See Channel."""
+        modes: dict[str, Markup] = {"HTML": "html", "MarkdownV2": "telegram"}
+        return modes.get(self.parse_mode, "plain")
