@@ -136,7 +136,12 @@ def _given(schema: Schema) -> Schema:
 def _responses(route: Route, schemas: _Schemas) -> Schema:
     out: Schema = {}
     for answer in route.answers:
-        out[str(answer.status)] = _response(answer, schemas)
+        response = _response(answer, schemas)
+        # one status may come in two media types
+        known = out.setdefault(str(answer.status), response)
+        if known is not response:
+            known["description"] += f"; {answer.text}"
+            known["content"] |= response["content"]
     for status in sorted(_problems(route)):
         out[str(status)] = _response(Answer(status, HTTPStatus(status).phrase, Problem, MEDIA), schemas)
     return out
