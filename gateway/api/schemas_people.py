@@ -13,13 +13,14 @@ TemplateName = Annotated[
 ]
 SuppressedIn = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9_-]{0,31})\Z")]
 SuppressedWhy = Literal["opted_out", "complaint", "bounced", "gone", "blocked", "manual"]
-Address = Annotated[str, Meta(min_length=1, max_length=4096)]
+# it stands in a URL, too
+Address = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class SuppressionsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     limit: Limit = 100
     address: Annotated[Address, Meta(description="those of this one")] | None = None
-    after: Annotated[str, Meta(max_length=5000, description="`after` of the page before")] | None = None
+    after: Annotated[str, Meta(max_length=1200, description="`after` of the page before")] | None = None
     format: Literal["json", "csv"] = "json"
 
 
