@@ -5,6 +5,7 @@ The disk of test_disk_full.py. With the planted bug (a commit that found the dis
 messages are missing that were PUBACKed, and the ledger says so.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ async def story(disk: Path, folder: Path, bug: str = "") -> dict[str, Any]:
     ):
         # devices have been sent away, and were refused when they came back: those of both versions, without the bug
         refusals = {f"{version} {SERVER_UNAVAILABLE}" for version in (4, 5)}
-        await ledger.until(lambda f: len(refusals & set(f["connacks"])) >= (1 if bug else 2))
+        if bug:
+            # it may happen that none is ever refused: what is lost by then is enough
+            with suppress(TimeoutError):
+                await ledger.until(lambda f: bool(refusals & set(f["connacks"])), timeout=15.0)
+        else:
+            await ledger.until(lambda f: len(refusals & set(f["connacks"])) == 2)
         ledger.stop()
         ballast.unlink()
         if not bug:
