@@ -69,7 +69,7 @@ class Provider:
                 return False
             await reader.readexactly(int(headers["content-length"]))
             if said["said"] == "slow":
-                await asyncio.sleep(SLOW)
+                await asyncio.sleep(SLOW)  # what it is asked to do: to be slow
             said["answered"] = time.monotonic()
             if said["said"] != "reset":
                 writer.write(ANSWERS[said["said"]])

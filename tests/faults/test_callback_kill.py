@@ -68,7 +68,7 @@ async def until(gateway: GatewayProcess, id: str, status: str) -> dict[str, Any]
                 message: dict[str, Any] = await answer.json()
             if message["status"] == status:
                 return message
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the API is asked again: it tells of no change by itself
 
 
 async def run(folder: Path, provider: Provider, bug: str) -> tuple[int, dict[str, Any], dict[str, Any]]:

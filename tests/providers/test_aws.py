@@ -52,7 +52,7 @@ def moto() -> Iterator[str]:
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:
                         break
-                time.sleep(0.05)
+                time.sleep(0.05)  # moto does not say when it listens
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()

@@ -13,12 +13,10 @@ class Channel(Table, frozen=True, kw_only=True, tag_field="kind"):
     """A channel of the fallback chain: an account at a provider.
 
     `CONTACT` is the name under which a client's record has its address for this kind; empty: the channel has one
-    receiver for all. `DUPLICATES`: what becomes of a repetition that the provider recognises by our id: "dropped", or
-    "" where it knows none. `PROVES`: the most that the answer to a request proves.
+    receiver for all. `PROVES`: the most that the answer to a request proves.
     """
 
     CONTACT: ClassVar[str] = ""
-    DUPLICATES: ClassVar[str] = ""
     PROVES: ClassVar[Literal["accepted", "delivered"]] = "accepted"
 
     contact: Annotated[

@@ -12,7 +12,6 @@ class HubSpot(Channel, frozen=True, kw_only=True, tag="hubspot"):
     """The timeline of a contact in HubSpot. A client's address is the contact's e-mail address."""
 
     CONTACT: ClassVar[str] = "email"
-    DUPLICATES: ClassVar[str] = "dropped"
 
     client_id: Annotated[str, about("of the app", max_length=512)]
     client_secret: Annotated[str, about("of the app", hide="all")]

@@ -1,6 +1,6 @@
 """Settings of the kind `pagerduty`."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from gateway.config.channels.base import Channel
 from gateway.config.table import about
@@ -8,8 +8,6 @@ from gateway.config.table import about
 
 class PagerDuty(Channel, frozen=True, kw_only=True, tag="pagerduty"):
     """An integration of a PagerDuty service, by the Events API v2."""
-
-    DUPLICATES: ClassVar[str] = "dropped"
 
     routing_key: Annotated[str, about("the integration key, 32 letters and digits", hide="all")]
     url: Annotated[

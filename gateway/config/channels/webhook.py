@@ -9,7 +9,6 @@ from gateway.config.table import about
 class Webhook(Channel, frozen=True, kw_only=True, tag="webhook"):
     """A Standard Webhooks receiver."""
 
-    DUPLICATES: ClassVar[str] = "dropped"
     PROVES: ClassVar[Literal["accepted", "delivered"]] = "delivered"
 
     url: Annotated[str, about("where to POST; http or https", hide="query", max_length=2048)]
